@@ -1,0 +1,292 @@
+"""What every corpus must fulfil, checked column by column with the place of the first offence.
+
+Shape letters: E events, N rows of the table at hand.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipeline.corpus_schema import Field
+from data_pipeline.errors import DataError
+
+MS_PER_DAY = 86_400_000
+# Line and paragraph separators break a prompt's line like "\n" does. Format characters (Cf) stay:
+# the joiners of emoji are among them.
+_BREAKS = r"\p{Cc}\x{2028}\x{2029}"
+_BREAK_RUN = f"[ {_BREAKS}]*[{_BREAKS}][ {_BREAKS}]*"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where a table's rows came from, so that an error can name the user's file, row and column."""
+
+    files: tuple[str, ...]
+    """The files whose rows follow one another in the table."""
+    starts: tuple[int, ...] = (0,)
+    """First row, in the files read together, of each file."""
+    columns: Mapping[str, str] = dataclass_field(default_factory=dict)
+    """Canonical column name -> the file's column name."""
+    rows: npt.NDArray[np.int64] | None = None
+    """Row, in the files read together, of each row of the table; None when none was left out."""
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """File and 1-based data row of the table's 0-based row."""
+        source_row = row if self.rows is None else int(self.rows[row])
+        index = int(np.searchsorted(self.starts, source_row, side="right")) - 1
+        return self.files[index], source_row - self.starts[index] + 1
+
+    def column(self, name: str) -> str:
+        return self.columns.get(name, name)
+
+    def error(
+        self, message: str, *, row: int, column: str, value: object, remedy: str
+    ) -> DataError:
+        """A DataError at a row of the table."""
+        file, file_row = self.locate(row)
+        return DataError(
+            message,
+            file=file,
+            row=file_row,
+            column=self.column(column),
+            value=value,
+            remedy=remedy,
+        )
+
+    def kept(self, keep_N: npt.NDArray[np.bool_]) -> "Origin":
+        """The origin of the table's rows that are kept."""
+        rows = np.arange(len(keep_N)) if self.rows is None else self.rows
+        return Origin(files=self.files, starts=self.starts, columns=self.columns, rows=rows[keep_N])
+
+
+def first(mask: pa.ChunkedArray | pa.Array | npt.NDArray[np.bool_]) -> int | None:
+    """Index of the first true value; nulls count as false."""
+    values = mask
+    if not isinstance(values, np.ndarray):
+        values = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    index = int(np.argmax(values)) if len(values) else 0
+    return index if len(values) and values[index] else None
+
+
+def codes_of(values: pa.ChunkedArray, ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Position of each value in `ids`, -1 where it is not among them."""
+    found = pc.index_in(values, value_set=ids.combine_chunks())
+    codes: npt.NDArray[np.int32] = pc.fill_null(found, -1).to_numpy()
+    return codes
+
+
+def plain_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Runs of line breaks, tabs and control characters become one space; the ends are trimmed.
+
+    All other characters stay as they are, emoji and look-alikes of control tokens included.
+    """
+    return pc.utf8_trim(pc.replace_substring_regex(values, _BREAK_RUN, " "), " ")
+
+
+def plain_field(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    """A field's column with tidy text; an empty text is none, a repeated category stands once."""
+    if kind in ("number", "year"):
+        return values
+    if kind != "categories":
+        text = plain_text(values)
+        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return pa.chunked_array([_plain_lists(chunk) for chunk in values.chunks], values.type)
+
+
+def _plain_lists(lists: pa.Array) -> pa.Array:
+    texts = plain_text(pa.chunked_array([lists.flatten()])).to_pylist()
+    rows: list[list[str] | None] = []
+    position = 0
+    for length in pc.list_value_length(lists).to_pylist():
+        if length is None:
+            rows.append(None)
+            continue
+        row = texts[position : position + length]
+        rows.append(list(dict.fromkeys(text for text in row if text)))
+        position += length
+    return pa.array(rows, lists.type)
+
+
+def check_not_empty(table: pa.Table, origin: Origin, what: str) -> None:
+    if len(table) == 0:
+        raise DataError(
+            f"there is not one {what}",
+            file=", ".join(origin.files),
+            remedy=f"give a file with at least one data row; a corpus needs at least one {what}",
+        )
+
+
+def check_ids(ids: pa.ChunkedArray, column: str, origin: Origin) -> None:
+    """An id is neither missing nor empty."""
+    row = first(pc.or_(pc.is_null(ids), pc.equal(pc.fill_null(ids, ""), "")))
+    if row is not None:
+        raise origin.error(
+            "the id is missing",
+            row=row,
+            column=column,
+            value=ids[row].as_py(),
+            remedy="every row needs an id: fill it in or remove the row",
+        )
+
+
+def check_unique(ids: pa.ChunkedArray, column: str, origin: Origin) -> None:
+    """No id stands twice."""
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    codes = codes_of(ids, pa.chunked_array([pc.unique(ids)]))
+    _, first_row_of_code = np.unique(codes, return_index=True)
+    row = int(np.argmax(first_row_of_code[codes] != np.arange(len(codes))))
+    before, before_row = origin.locate(int(first_row_of_code[codes[row]]))
+    raise origin.error(
+        f"the id stands already in row {before_row} of {before}",
+        row=row,
+        column=column,
+        value=ids[row].as_py(),
+        remedy="ids must be unique: remove one of the two rows or give it another id",
+    )
+
+
+def check_titles(titles: pa.ChunkedArray, origin: Origin) -> None:
+    row = first(pc.or_(pc.is_null(titles), pc.equal(pc.fill_null(titles, ""), "")))
+    if row is not None:
+        raise origin.error(
+            "the title is missing",
+            row=row,
+            column="title",
+            value=titles[row].as_py(),
+            remedy="give the item a title, or set `missing_titles: id` to use its id",
+        )
+
+
+def check_numbers(values: pa.ChunkedArray, column: str, origin: Origin) -> None:
+    """A number is finite; a missing one is null, never NaN."""
+    row = first(pc.invert(pc.is_finite(values)))
+    if row is not None:
+        raise origin.error(
+            "the value is not a finite number",
+            row=row,
+            column=column,
+            value=values[row].as_py(),
+            remedy="leave it empty (null) where there is no value",
+        )
+
+
+def check_field(values: pa.ChunkedArray, field: Field, origin: Origin) -> None:
+    if field.kind not in ("number", "year"):
+        return
+    check_numbers(values, field.name, origin)
+    if field.kind == "number":
+        return
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(values, 9999))
+    row = first(pc.invert(pc.and_(whole, pc.greater_equal(values, 1))))
+    if row is not None:
+        raise origin.error(
+            "the value is not a year",
+            row=row,
+            column=field.name,
+            value=values[row].as_py(),
+            remedy="a year is a whole number from 1 to 9999; for anything else use kind: number",
+        )
+
+
+def check_actions(actions: pa.ChunkedArray, origin: Origin) -> None:
+    row = first(pc.or_(pc.is_null(actions), pc.equal(pc.fill_null(actions, ""), "")))
+    if row is not None:
+        raise origin.error(
+            "the action is missing",
+            row=row,
+            column="action",
+            value=actions[row].as_py(),
+            remedy="say what the user did, or leave `action` out of the columns: all events then "
+            "get the one action of the mapping",
+        )
+
+
+def check_times(
+    times: pa.ChunkedArray, origin: Origin, given: pa.ChunkedArray | None = None
+) -> None:
+    """Every event has a time between 1970 and tomorrow; `given` is what the user's file says."""
+    given = times if given is None else given
+    row = first(pc.is_null(times))
+    if row is not None:
+        raise origin.error(
+            "the timestamp is missing",
+            row=row,
+            column="timestamp",
+            value=given[row].as_py(),
+            remedy="order is what a model learns from: fill the time in or remove the row",
+        )
+    ms_E = times.cast(pa.int64()).to_numpy()
+    tomorrow = time.time() * 1000 + MS_PER_DAY
+    row = first((ms_E < 0) | (ms_E > tomorrow))
+    if row is not None:
+        when = "before 1970" if ms_E[row] < 0 else "in the future"
+        raise origin.error(
+            f"the event is {when}: {np.datetime64(int(ms_E[row]), 'ms')}",
+            row=row,
+            column="timestamp",
+            value=given[row].as_py(),
+            remedy="is `timestamp_unit` right (s, ms, us, ns, iso)? Otherwise remove the row",
+        )
+
+
+def check_known(
+    ids: pa.ChunkedArray, codes_E: npt.NDArray[np.int32], column: str, origin: Origin, where: str
+) -> None:
+    """Every event's item and user stand in their tables."""
+    unknown_E = codes_E < 0
+    row = first(unknown_E)
+    if row is not None:
+        what = column.removesuffix("_id")
+        raise origin.error(
+            f"the event refers to an unknown {what}, one that {where} does not list "
+            f"({int(unknown_E.sum()):,} such events)",
+            row=row,
+            column=column,
+            value=ids[row].as_py(),
+            remedy=f"add the {what} there, or set `unknown_ids: drop` to leave such events out",
+        )
+
+
+def repeated_events(
+    user_E: npt.NDArray[np.int32],
+    item_E: npt.NDArray[np.int32],
+    time_E: npt.NDArray[np.int64],
+    action_E: npt.NDArray[np.int32],
+) -> npt.NDArray[np.bool_]:
+    """True where an earlier row has the same user, item, time and action."""
+    repeated_E = np.zeros(len(user_E), dtype=bool)
+    order = np.lexsort((action_E, item_E, time_E, user_E))  # stable: equal events in row order
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for key_E in (user_E, item_E, time_E, action_E):
+        sorted_E = key_E[order]
+        same &= sorted_E[1:] == sorted_E[:-1]
+    repeated_E[order[1:][same]] = True
+    return repeated_E
+
+
+def check_repeated(repeated_E: npt.NDArray[np.bool_], events: pa.Table, origin: Origin) -> None:
+    """No event stands twice."""
+    row = first(repeated_E)
+    if row is None:
+        return
+    names = ("user_id", "item_id", "timestamp", "action")
+    values = [events[name][row].as_py() for name in names]
+    twin = np.ones(row, dtype=bool)
+    for name in names:
+        twin &= pc.equal(events[name][:row], events[name][row]).to_numpy(zero_copy_only=False)
+    before, before_row = origin.locate(int(np.argmax(twin)))
+    raise origin.error(
+        f"the same user, item, time and action stand already in row {before_row} of {before} "
+        f"({int(repeated_E.sum()):,} such events)",
+        row=row,
+        column="user_id",
+        value=", ".join(str(value) for value in values),
+        remedy="set `duplicates: drop` to keep the first of each, or tell them apart by time",
+    )

@@ -1,0 +1,155 @@
+"""What an evaluation asks: the same questions in the same order, whoever asks."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, overload
+
+from data_pipeline.draws import Draws
+from data_pipeline.mixture_config import MixtureConfig
+from data_pipeline.moments import Moments
+from data_pipeline.render import Asked, BranchWriter
+from data_pipeline.splits import Phase
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks import applicable
+from data_pipeline.tasks.base import History, Task
+from data_pipeline.tasks.view import Shelf, View
+from data_pipeline.tree import NOBODY, Moment, Question, Tree
+
+Phrasing = Literal["trained", "held_out"]
+
+_SUBJECTS_PER_MOMENT: Final = 4
+"""Targets of one task behind one trunk: few, so that many users are asked about."""
+
+
+class EvaluationSet(Sequence[Tree]):
+    """Trees whose targets lie in one phase of one store; at most `max_targets` of each task.
+
+    Users come in a random order that the seed fixes, and each has one moment before any has a
+    second. Histories are everything older than the moment, whatever its phase.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        tasks: Sequence[Task],
+        *,
+        phase: Phase,
+        config: MixtureConfig,
+        seed: int,
+        max_targets: int,
+        phrasing: Phrasing = "trained",
+    ) -> None:
+        self.store = store
+        self.tasks = tuple(tasks)
+        self.phase = phase
+        self.config = config
+        self.seed = seed
+        self.max_targets = max_targets
+        self.phrasing: Phrasing = phrasing
+        self._style = config.styles[0]
+        self._shelf = Shelf(store)
+        self._writer = BranchWriter(store, tasks)
+        self._moments = Moments(
+            store, history_events=config.history_events, window=config.targets_per_tree
+        )
+        self._counts = [0] * len(self.tasks)
+        self._asked: list[tuple[Moment, tuple[Asked, ...]]] = list(self._ask_all())
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @overload
+    def __getitem__(self, index: int) -> Tree: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tree]: ...
+    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
+        """Return one tree, or a list of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        moment, asked = self._asked[index]
+        trunk, _ = self.store.trunk(moment, self._style, self.config.max_trunk_tokens)
+        return Tree(corpus=0, moment=moment, trunk=trunk, branches=self._writer.write(asked))
+
+    @property
+    def targets(self) -> dict[str, int]:
+        """Targets of each task."""
+        return {task.name: n for task, n in zip(self.tasks, self._counts, strict=True)}
+
+    def _ask_all(self) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
+        users = list(range(self.store.n_users))
+        Draws(self.seed, 0).shuffle(users)
+        for history in ("full", "cold", "none"):
+            tasks = self._tasks_behind(history)
+            if tasks:
+                yield from self._ask_users(users, tasks, history)
+        tasks = self._tasks_behind("item")
+        if tasks:
+            yield from self._ask_items(tasks)
+
+    def _tasks_behind(self, history: History) -> list[int]:
+        return [
+            i
+            for i, task in enumerate(self.tasks)
+            if task.history == history and applicable(task, self.store) is None
+        ]
+
+    def _ask_users(
+        self, users: list[int], tasks: list[int], history: History
+    ) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
+        """Go round the users, one moment of each at a time, until every task has its targets."""
+        waiting = {user: self._moments.evaluation(user, self.phase, history) for user in users}
+        while waiting:
+            for user in list(waiting):
+                moment = next(waiting[user], None)
+                if moment is None:
+                    del waiting[user]
+                    continue
+                wanted = [t for t in tasks if self._counts[t] < self.max_targets]
+                if not wanted:
+                    return
+                asked = [a for task in wanted for a in self._ask(task, moment)]
+                if asked:
+                    yield moment, tuple(asked)
+
+    def _ask(self, task: int, moment: Moment) -> Iterator[Asked]:
+        # Seeded by what is asked, so that adding a task or a user changes no other question.
+        draws = Draws(self.seed, moment.cut * 1009 + _name_hash(self.tasks[task].name))
+        view = View(self._shelf, moment, self.phase, draws, self._style)
+        rows = [moment.cut] if self.tasks[task].next_only else list(view.window)
+        draws.shuffle(rows)
+        found = 0
+        for row in rows:
+            if found == _SUBJECTS_PER_MOMENT or self._counts[task] >= self.max_targets:
+                return
+            question = self.tasks[task].ask(view, row)
+            if question is not None:
+                found += 1
+                yield self._noted(task, row, question, draws)
+
+    def _ask_items(self, tasks: list[int]) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
+        asked: list[Asked] = []
+        for task in tasks:
+            draws = Draws(self.seed, _name_hash(self.tasks[task].name))
+            view = View(self._shelf, NOBODY, self.phase, draws, self._style)
+            subjects = self.tasks[task].item_subjects(view)
+            for subject in draws.sample(subjects, len(subjects)):
+                if self._counts[task] >= self.max_targets:
+                    break
+                question = self.tasks[task].ask(view, subject)
+                if question is not None:
+                    asked.append(self._noted(task, subject, question, draws))
+        size = self.config.targets_per_tree
+        for first in range(0, len(asked), size):
+            yield NOBODY, tuple(asked[first : first + size])
+
+    def _noted(self, task: int, subject: int, question: Question, draws: Draws) -> Asked:
+        self._counts[task] += 1
+        phrasing = self._writer.phrasing(task, draws, held_out=self.phrasing == "held_out")
+        return Asked(task, subject, question, phrasing)
+
+
+def _name_hash(name: str) -> int:
+    """A small number from a name, the same in every process."""
+    value = 0
+    for char in name:
+        value = (value * 31 + ord(char)) % 1009
+    return value

@@ -1,0 +1,273 @@
+"""The mixture: a pure function (seed, index) -> tree over tasks and corpora."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from functools import cached_property
+from itertools import accumulate
+from typing import Final
+
+import numpy as np
+
+from data_pipeline.draws import Draws
+from data_pipeline.errors import DataError
+from data_pipeline.files import fingerprint
+from data_pipeline.mixture_config import MixtureConfig
+from data_pipeline.moments import Moments
+from data_pipeline.render import Asked, BranchWriter
+from data_pipeline.splits import Phase
+from data_pipeline.store import EventSpans, TokenStore
+from data_pipeline.tasks import all_tasks, applicable
+from data_pipeline.tasks.base import History, Task
+from data_pipeline.tasks.view import Shelf, View
+from data_pipeline.tree import NO_LABELS, NOBODY, Ids, Tree, TrunkLabels
+
+__all__ = ["Mixture", "MixtureConfig", "chosen_tasks"]
+
+_NEXT_WITHIN: Final = 4
+"""While training, "next" may be any of so many events: predicting the next few learns faster."""
+_TRIES_PER_BRANCH: Final = 4
+_MOMENTS_TRIED: Final = 16
+_HISTORIES: Final[tuple[History, ...]] = ("full", "cold", "none", "item")
+
+
+class Mixture:
+    """Trees by index, unbounded. The state of the data stream is the next index.
+
+    Args:
+        stores: token stores that share a tokenizer.
+        config: which tasks, how often, of how much history.
+        seed: of everything random.
+
+    Raises:
+        DataError: a task is unknown, is never to be trained on, or applies to none of the stores.
+    """
+
+    def __init__(self, stores: Sequence[TokenStore], config: MixtureConfig, *, seed: int) -> None:
+        weights = chosen_tasks(stores, config)
+        self.stores = tuple(stores)
+        self.config = config
+        self.seed = seed
+        self.tasks: tuple[Task, ...] = tuple(all_tasks()[name] for name in weights)
+        self._grounds = [
+            _Ground(index, store, self.tasks, list(weights.values()), config)
+            for index, store in enumerate(self.stores)
+        ]
+        self._store_steps = list(accumulate(self._store_weights()))
+
+    def __getitem__(self, index: int) -> Tree:
+        """Return the tree of an index.
+
+        Raises:
+            DataError: no task applies to any of several moments tried.
+        """
+        draws = Draws(self.seed, index)
+        ground = self._grounds[draws.weighted(self._store_steps)]
+        return ground.tree(index, self.seed, draws)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What a resumed run must find unchanged, by part."""
+        tasks = [
+            [t.name, t.kind, list(t.labels), list(t.instructions), list(t.held_out_instructions)]
+            for t in self.tasks
+        ]
+        return {
+            "corpus": fingerprint([store.fingerprint for store in self.stores]),
+            "tokenizer": self.stores[0].card.tokenizer_fingerprint,
+            "tasks": fingerprint(tasks),
+            "mixture": fingerprint([asdict(self.config), self.seed]),
+        }
+
+    def _store_weights(self) -> list[float]:
+        given = self.config.store_weights
+        if given and len(given) != len(self.stores):
+            raise DataError(
+                f"mixture.store_weights has {len(given)} weights for {len(self.stores)} stores",
+                value=given,
+                remedy="give one weight per store, or none",
+            )
+        sizes = [
+            float((store.train_stops_U - store.user_offsets_U1[:-1]).sum()) for store in self.stores
+        ]
+        weights = given or [size**self.config.temperature for size in sizes]
+        return [w * ground.any_task for w, ground in zip(weights, self._grounds, strict=True)]
+
+
+class _Ground:
+    """One store's part of a mixture."""
+
+    def __init__(
+        self,
+        index: int,
+        store: TokenStore,
+        tasks: Sequence[Task],
+        weights: Sequence[float],
+        config: MixtureConfig,
+    ) -> None:
+        self.index = index
+        self.store = store
+        self.config = config
+        self.shelf = Shelf(store)
+        self.tasks = tuple(tasks)
+        self.writer = BranchWriter(store, tasks)
+        self.moments = Moments(
+            store, history_events=config.history_events, window=config.targets_per_tree
+        )
+        # For each kind of trunk: the tasks that stand behind it and their rising weights.
+        self._behind: dict[History, tuple[list[int], list[float]]] = {}
+        totals = []
+        for history in _HISTORIES:
+            indices = [
+                i
+                for i, task in enumerate(tasks)
+                if task.history == history and weights[i] and applicable(task, store) is None
+            ]
+            steps = list(accumulate(weights[i] for i in indices))
+            if history == "item":
+                indices, steps = self._with_subjects(indices, weights)
+            self._behind[history] = (indices, steps)
+            totals.append(steps[-1] if steps else 0.0)
+        self._history_steps = list(accumulate(totals))
+        self.any_task = self._history_steps[-1] > 0
+        self._check_history_labels()
+
+    def tree(self, index: int, seed: int, draws: Draws) -> Tree:
+        history = _HISTORIES[draws.weighted(self._history_steps)]
+        style = self.config.styles[draws.below(len(self.config.styles))]
+        for step in range(_MOMENTS_TRIED):
+            moment = self.moments.training(index + step, seed, history, draws)
+            view = View(self.shelf, moment, Phase.TRAIN, draws, style)
+            asked = self._ask(view, history)
+            if asked:
+                trunk, spans = self.store.trunk(moment, style, self.config.max_trunk_tokens)
+                return Tree(
+                    corpus=self.index,
+                    moment=moment,
+                    trunk=trunk,
+                    branches=self.writer.write(asked),
+                    trunk_labels=self._trunk_labels(trunk, spans, style),
+                )
+        raise DataError(
+            f"no task applies to any of {_MOMENTS_TRIED} moments of corpus "
+            f"{self.store.card.corpus_name!r}",
+            remedy="choose other tasks in mixture.tasks; `brewhouse tasks list` says which apply",
+        )
+
+    def _ask(self, view: View, history: History) -> list[Asked]:
+        tasks, steps = self._behind[history]
+        wanted = self.config.targets_per_tree
+        rows = list(view.window)
+        view.draws.shuffle(rows)
+        seen: set[tuple[int, int]] = set()
+        asked: list[Asked] = []
+        for turn in range(_TRIES_PER_BRANCH * wanted):
+            task = tasks[view.draws.weighted(steps)]
+            subject = self._subject(task, view, rows, turn)
+            if (task, subject) in seen:
+                continue
+            seen.add((task, subject))
+            question = self.tasks[task].ask(view, subject)
+            if question is None:
+                continue
+            phrasing = self.writer.phrasing(task, view.draws)
+            asked.append(Asked(task, subject, question, phrasing))
+            if len(asked) == wanted:
+                break
+        return asked
+
+    def _subject(self, task: int, view: View, rows: list[int], turn: int) -> int:
+        if self.tasks[task].history == "item":
+            subjects = self._item_subjects[task]
+            return subjects[view.draws.below(len(subjects))]
+        if self.tasks[task].next_only:
+            return view.moment.cut + view.draws.below(min(_NEXT_WITHIN, len(rows)))
+        return rows[turn % len(rows)]
+
+    def _with_subjects(
+        self, indices: list[int], weights: Sequence[float]
+    ) -> tuple[list[int], list[float]]:
+        view = View(self.shelf, NOBODY, Phase.TRAIN, Draws(0, 0), self.config.styles[0])
+        self._item_subjects = {i: self.tasks[i].item_subjects(view) for i in indices}
+        kept = [i for i in indices if self._item_subjects[i]]
+        return kept, list(accumulate(weights[i] for i in kept))
+
+    def _check_history_labels(self) -> None:
+        if self.config.history_loss_weight and self.store.card.action_label_offset is None:
+            raise DataError(
+                f"the actions of corpus {self.store.card.corpus_name!r} do not differ in exactly "
+                "one token, so past actions cannot be supervised",
+                remedy="set mixture.history_loss_weight to 0",
+            )
+
+    def _trunk_labels(self, trunk: Ids, spans: EventSpans, style: str) -> TrunkLabels:
+        config = self.config
+        n_events = len(spans.items)
+        positions, weights, targets = [], [], 0
+        if config.history_loss_weight and n_events:
+            offset = self.store.card.action_label_offset
+            assert offset is not None
+            positions.append(spans.actions + (offset - 1))
+            weights.append(np.full(n_events, config.history_loss_weight, np.float32))
+            targets += n_events
+        if config.history_title_weight and n_events and style == "plain":
+            lengths = self.store.title_lengths_N[spans.items]
+            ends = np.cumsum(lengths)
+            first = np.repeat(spans.records - 1 - ends + lengths, lengths)
+            positions.append(first + np.arange(ends[-1]))
+            share = config.history_title_weight / np.maximum(lengths, 1)
+            weights.append(np.repeat(share, lengths).astype(np.float32))
+            targets += int((lengths > 0).sum())
+        if not positions:
+            return NO_LABELS
+        places = np.concatenate(positions)
+        return TrunkLabels(
+            positions=places,
+            tokens=trunk[places + 1].astype(np.int64),
+            weights=np.concatenate(weights),
+            targets=targets,
+        )
+
+
+def chosen_tasks(stores: Sequence[TokenStore], config: MixtureConfig) -> dict[str, float]:
+    """Return the weight of every task of a mixture, in the order of the catalogue.
+
+    Raises:
+        DataError: a name is neither a task nor a family, is evaluation only, or applies nowhere.
+    """
+    catalogue = all_tasks()
+    families = {task.family for task in catalogue.values()}
+    for name in config.tasks:
+        if name not in catalogue and name not in families:
+            near = get_close_matches(name, [*catalogue, *families], n=3)
+            raise DataError(
+                f"mixture.tasks names {name!r}, which is no task and no family",
+                remedy=f"did you mean {' or '.join(near)}?" if near else f"choose of {families}",
+            )
+    weights: dict[str, float] = {}
+    for task in catalogue.values():
+        named = task.name in config.tasks
+        weight = config.tasks.get(task.name, config.tasks.get(task.family, 0.0))
+        weight = weight if config.tasks else 1.0
+        reasons = [applicable(task, store) for store in stores]
+        if not weight or (all(reasons) and not named):
+            continue
+        if task.tier != "T1":
+            if named:
+                raise DataError(
+                    f"task {task.name!r} is {task.tier}: it is for evaluation and never trained on",
+                    remedy="remove it from mixture.tasks",
+                )
+            continue
+        if all(reasons):
+            raise DataError(
+                f"task {task.name!r} applies to none of the stores: {reasons[0]}",
+                remedy="remove it from mixture.tasks",
+            )
+        weights[task.name] = float(weight)
+    if not weights:
+        raise DataError(
+            "no task applies to the stores",
+            remedy="`brewhouse tasks list --store STORE` says what each task needs",
+        )
+    return weights

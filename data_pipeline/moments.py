@@ -1,0 +1,88 @@
+"""Moments of users: where a history ends and the events begin that may be asked about."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from data_pipeline.draws import Draws, permuted
+from data_pipeline.splits import Phase
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks.base import History
+from data_pipeline.tree import NOBODY, Moment
+
+COLD_SHOTS: Final = (0, 1, 3, 5, 10)
+"""How many events of a new user are known (360Brew's cold-start buckets, small end)."""
+
+
+class Moments:
+    """Chooses moments of one store.
+
+    Training walks over all users' events in blocks: every block once before any comes again, in
+    an order that a permutation gives without memory.
+    """
+
+    def __init__(self, store: TokenStore, *, history_events: int, window: int) -> None:
+        self._store = store
+        self._history = history_events
+        self._window = window
+        first = store.user_offsets_U1[:-1]
+        counts = store.train_stops_U - first
+        self._block_ends_U = np.cumsum(-(-counts // window))
+        self.n_blocks = int(self._block_ends_U[-1]) if len(counts) else 0
+
+    def training(self, index: int, seed: int, history: History, draws: Draws) -> Moment:
+        """Return the moment of an index: a pure function of its arguments."""
+        if history == "item":
+            return NOBODY
+        epoch, place = divmod(index, self.n_blocks)
+        block = permuted(place, self.n_blocks, seed + epoch)
+        user = int(np.searchsorted(self._block_ends_U, block, side="right"))
+        first = int(self._store.user_offsets_U1[user])
+        stop = int(self._store.train_stops_U[user])
+        if history == "cold":
+            cut = first + COLD_SHOTS[draws.below(len(COLD_SHOTS))]
+        else:
+            before = int(self._block_ends_U[user - 1]) if user else 0
+            cut = first + (block - before) * self._window + draws.below(self._window)
+        return self._moment(user, self._back(min(cut, stop - 1)), stop, history)
+
+    def evaluation(self, user: int, phase: Phase, history: History) -> Iterator[Moment]:
+        """Yield the moments of a user whose windows lie within a phase, in time order."""
+        first, end = (int(row) for row in self._store.user_offsets_U1[user : user + 2])
+        inside = np.flatnonzero(self._store.event_phase_E[first:end] == phase)
+        if not len(inside):
+            return
+        begin, stop = first + int(inside[0]), first + int(inside[-1]) + 1
+        if history == "cold":
+            if begin > first:
+                return  # this user was there before
+            cuts = sorted({self._forward(first + shots, stop) for shots in COLD_SHOTS})
+        elif history == "none":
+            cuts = [self._forward(begin, stop)]
+        else:
+            cuts = [self._forward(cut, stop) for cut in range(begin, stop, self._window)]
+        for cut in dict.fromkeys(cuts):
+            if cut < stop:
+                yield self._moment(user, cut, stop, history)
+
+    def _moment(self, user: int, cut: int, stop: int, history: History) -> Moment:
+        first = int(self._store.user_offsets_U1[user])
+        return Moment(
+            user=user,
+            start=cut if history == "none" else max(first, cut - self._history),
+            cut=cut,
+            stop=min(stop, cut + self._window),
+            time=int(self._store.event_time_E[cut]),
+        )
+
+    def _back(self, cut: int) -> int:
+        """Move back to where a request begins: no request is cut in two."""
+        while not self._store.event_opens_request_E[cut]:
+            cut -= 1
+        return cut
+
+    def _forward(self, cut: int, stop: int) -> int:
+        while cut < stop and not self._store.event_opens_request_E[cut]:
+            cut += 1
+        return cut

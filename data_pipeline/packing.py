@@ -1,0 +1,142 @@
+"""Trees packed flat into one token row, without padding: a micro-batch.
+
+Shapes: T tokens of the row, M label positions, B branches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.tree import Branch, Tree
+
+Layout = Literal["L0", "L2"]
+Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicroBatch:
+    """Trees in one row: trunk, its branches, the next trunk, ...
+
+    A branch's positions start again behind its trunk. Labels name the position whose *next* token
+    is predicted.
+    """
+
+    tokens_T: Array
+    positions_T: Array
+    trunk_lengths: Array
+    branch_counts: Array
+    branch_lengths: Array
+    label_positions_M: Array
+    label_tokens_M: Array
+    label_weights_M: NDArray[np.float32]
+    """The label weights of one target sum to the target's weight."""
+    label_tasks_M: Array
+    """Index of the task; one past the last task means supervised history."""
+    task_targets: Array
+    """Targets of each task, supervised history last; shape [n_tasks + 1]."""
+    branch_label_positions_B: Array
+    """First label position of each branch."""
+    choice_offsets: Array
+    choice_tokens: Array
+    """Branch b can be answered by `choice_tokens[choice_offsets[b]:choice_offsets[b + 1]]`."""
+
+    @property
+    def n_trees(self) -> int:
+        """Trees in the row."""
+        return len(self.trunk_lengths)
+
+    @property
+    def n_targets(self) -> int:
+        """Supervised answers in the row."""
+        return int(self.task_targets.sum())
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the row."""
+        return len(self.tokens_T)
+
+
+def pack(trees: Sequence[Tree], n_tasks: int, *, layout: Layout = "L2") -> MicroBatch:
+    """Pack trees into one row.
+
+    Layout L2 writes each trunk once, with its branches behind it. L0 gives every branch a copy
+    of the trunk of its own: one prompt per target, the reference that L2 must equal.
+    """
+    if layout == "L0":
+        trees = [single for tree in trees for single in _singles(tree)]
+    branches = [branch for tree in trees for branch in tree.branches]
+    trunk_lengths = np.array([len(tree.trunk) for tree in trees], np.int64)
+    branch_counts = np.array([len(tree.branches) for tree in trees], np.int64)
+    branch_lengths = np.array([len(branch.tokens) for branch in branches], np.int64)
+
+    runs = [run for tree in trees for run in (tree.trunk, *(b.tokens for b in tree.branches))]
+    tree_of_branch = np.repeat(np.arange(len(trees)), branch_counts)
+    # A run is a trunk or a branch; branches come `tree_of_branch + 1` trunks late in the row.
+    branch_runs = np.arange(len(branches)) + tree_of_branch + 1
+    trunk_runs = np.cumsum(branch_counts + 1) - branch_counts - 1
+    lengths = np.empty(len(runs), np.int64)
+    lengths[trunk_runs], lengths[branch_runs] = trunk_lengths, branch_lengths
+    starts = np.cumsum(lengths) - lengths
+    first_positions = np.zeros(len(runs), np.int64)
+    first_positions[branch_runs] = trunk_lengths[tree_of_branch]
+    n_tokens = int(lengths.sum())
+    positions = np.arange(n_tokens) - np.repeat(starts - first_positions, lengths)
+
+    answers = np.array([len(branch.answer) for branch in branches], np.int64)
+    ends = starts[branch_runs] + branch_lengths
+    branch_labels = _ranges(ends - answers, answers)
+    branch_tasks = np.array([branch.task for branch in branches], np.int64)
+    branch_weights = np.array([branch.weight for branch in branches], np.float32)
+    history = [tree.trunk_labels for tree in trees]
+    history_positions = [
+        labels.positions + start for labels, start in zip(history, starts[trunk_runs], strict=True)
+    ]
+    task_targets = np.bincount(branch_tasks, minlength=n_tasks + 1)
+    task_targets[n_tasks] = sum(labels.targets for labels in history)
+    n_history = sum(len(labels.positions) for labels in history)
+    return MicroBatch(
+        tokens_T=_join(runs),
+        positions_T=positions,
+        trunk_lengths=trunk_lengths,
+        branch_counts=branch_counts,
+        branch_lengths=branch_lengths,
+        label_positions_M=_join([branch_labels, *history_positions]),
+        label_tokens_M=_join([*(b.answer for b in branches), *(h.tokens for h in history)]),
+        label_weights_M=np.concatenate(
+            [np.repeat(branch_weights / answers, answers), *(labels.weights for labels in history)]
+        ).astype(np.float32),
+        label_tasks_M=_join([np.repeat(branch_tasks, answers), np.full(n_history, n_tasks)]),
+        task_targets=task_targets,
+        branch_label_positions_B=ends - answers,
+        choice_offsets=np.cumsum([0, *(len(branch.choices) for branch in branches)]),
+        choice_tokens=_join([branch.choices for branch in branches]),
+    )
+
+
+def _singles(tree: Tree) -> list[Tree]:
+    """One tree per branch; the supervised history stays with the first, to be counted once."""
+    if not tree.branches:
+        return [tree]
+    first, *rest = tree.branches
+    bare = replace(tree, trunk_labels=type(tree.trunk_labels)())
+    return [replace(tree, branches=(first,)), *(replace(bare, branches=(b,)) for b in rest)]
+
+
+def _ranges(starts: Array, lengths: Array) -> Array:
+    """Concatenate `arange(start, start + length)` of every pair."""
+    total = int(lengths.sum())
+    return np.arange(total) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+
+
+def _join(parts: Sequence[NDArray[np.integer]]) -> Array:
+    if not parts:
+        return np.empty(0, np.int64)
+    return np.concatenate(parts).astype(np.int64, copy=False)
+
+
+def branches_of(trees: Sequence[Tree]) -> list[Branch]:
+    """Every branch in the order of a micro-batch of these trees."""
+    return [branch for tree in trees for branch in tree.branches]

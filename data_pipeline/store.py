@@ -1,0 +1,341 @@
+"""The token store: a corpus compiled for one tokenizer, memory-mapped.
+
+Prompts are never written. The store keeps the ids of every *piece* (item record, title, profile,
+age, action) once, and events as rows; a prompt is a list of pieces.
+
+Shapes: T tokens, P pieces, E events, U users, N items, S pieces of one trunk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from data_pipeline.errors import DataError
+from data_pipeline.statistics import Statistics
+from data_pipeline.tokenizer import TextEncoder
+from data_pipeline.tree import Ids, Moment
+from data_pipeline.verbalize import AGE_BOUNDS
+
+SCHEMA_VERSION: Final = 1
+CARD_FILE: Final = "store.json"
+TOKENIZER_FOLDER: Final = "tokenizer"
+ARRAYS: Final = (
+    "tokens",
+    "piece_offsets",
+    "title_lengths",
+    "user_offsets",
+    "train_stops",
+    "event_item",
+    "event_time",
+    "event_action",
+    "event_value",
+    "event_phase",
+    "event_opens_request",
+)
+
+
+@checked_dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
+class StoreCard:
+    """What a token store was compiled from, and how."""
+
+    schema_version: int
+    corpus_name: str
+    corpus_fingerprint: str
+    tokenizer_fingerprint: str
+    fingerprint: str
+    """Of corpus, tokenizer, split and verbalisation: equal fingerprint, equal prompts."""
+    item_noun: str
+    source: str
+    licence: str
+    values: tuple[float, ...]
+    actions: tuple[str, ...]
+    like_at_least: float | None
+    dislike_at_most: float | None
+    styles: tuple[str, ...]
+    user_fields: tuple[str, ...]
+    category_fields: tuple[str, ...]
+    number_fields: tuple[str, ...]
+    year_fields: tuple[str, ...]
+    first_piece: dict[str, int]
+    """Kind of piece -> id of the first of them; items, users, ages, actions follow in order."""
+    action_label_offset: int | None
+    """Where in an action piece the one token stands that tells the actions apart."""
+    vocab_size: int
+    split: dict[str, Any]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryField:
+    """A categorical item field: item i has the codes `codes[offsets[i]:offsets[i + 1]]`."""
+
+    names: tuple[str, ...]
+    offsets_N1: NDArray[np.int64]
+    codes: NDArray[np.int32]
+
+    def of(self, item: int) -> tuple[int, ...]:
+        """Return the codes of one item."""
+        return tuple(self.codes[self.offsets_N1[item] : self.offsets_N1[item + 1]].tolist())
+
+
+class TokenStore:
+    """A read-only view of a compiled folder. Open it with `TokenStore.open`."""
+
+    def __init__(self, folder: Path, card: StoreCard, arrays: Mapping[str, np.ndarray]) -> None:
+        self.folder = folder
+        self.card = card
+        self.tokens_T: Ids = arrays["tokens"]
+        self.piece_offsets_P1: NDArray[np.int64] = arrays["piece_offsets"]
+        self.title_lengths_N: NDArray[np.int64] = arrays["title_lengths"]
+        self.user_offsets_U1: NDArray[np.int64] = arrays["user_offsets"]
+        self.train_stops_U: NDArray[np.int64] = arrays["train_stops"]
+        self.event_item_E: NDArray[np.int32] = arrays["event_item"]
+        self.event_time_E: NDArray[np.int64] = arrays["event_time"]
+        self.event_action_E: NDArray[np.int16] = arrays["event_action"]
+        self.event_value_E: NDArray[np.float32] = arrays["event_value"]
+        self.event_phase_E: NDArray[np.int8] = arrays["event_phase"]
+        self.event_opens_request_E: NDArray[np.bool_] = arrays["event_opens_request"]
+        self._constants: list[Ids] = []
+        self._constant_ids: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "TokenStore":
+        """Map a compiled store. Raises DataError where a file is missing, short or foreign."""
+        folder = Path(folder)
+        path = folder / CARD_FILE
+        if not path.is_file():
+            raise DataError(
+                "this is no token store",
+                file=path,
+                remedy="compile one: brewhouse data build CORPUS --tokenizer ... --out STORE",
+            )
+        try:
+            card = TypeAdapter(StoreCard).validate_json(path.read_bytes())
+            arrays = {
+                name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+                for name in ARRAYS
+            }
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"the token store cannot be read: {error}",
+                file=folder,
+                remedy="compile it again with brewhouse data build ... --overwrite",
+            ) from error
+        if card.schema_version != SCHEMA_VERSION:
+            raise DataError(
+                f"the store has schema {card.schema_version}, this version reads {SCHEMA_VERSION}",
+                file=path,
+                remedy="compile it again with brewhouse data build ... --overwrite",
+            )
+        return cls(folder, card, arrays)
+
+    # Sizes and names
+
+    @property
+    def n_items(self) -> int:
+        """Items of the corpus."""
+        return len(self.title_lengths_N)
+
+    @property
+    def n_users(self) -> int:
+        """Users of the corpus."""
+        return len(self.user_offsets_U1) - 1
+
+    @property
+    def n_events(self) -> int:
+        """Events of the corpus."""
+        return len(self.event_item_E)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of corpus, tokenizer, split and verbalisation."""
+        return self.card.fingerprint
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files are."""
+        return self.folder / TOKENIZER_FOLDER
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The tokenizer that the store was compiled with."""
+        return TextEncoder.load(self.tokenizer_folder)
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """The corpus's own id of every item row."""
+        return list(self._names("items", "item_id"))
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The title of every item row."""
+        return list(self._names("items", "title"))
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        """The corpus's own id of every user row."""
+        return list(self._names("users", "user_id"))
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Counts and means of the training events."""
+        return Statistics.load(self.folder / "statistics")
+
+    def categories(self, field: str) -> CategoryField:
+        """Return a categorical item field."""
+        return self._category_fields[field]
+
+    def number(self, field: str) -> NDArray[np.float64]:
+        """Return a numeric item field, or a year; NaN where unknown; shape [N]."""
+        return np.load(self.folder / "fields" / f"{field}.number.npy", allow_pickle=False)
+
+    def user_of_event(self, event: int) -> int:
+        """Return the row of the user whose event this is."""
+        return int(np.searchsorted(self.user_offsets_U1, event, side="right")) - 1
+
+    @cached_property
+    def _category_fields(self) -> dict[str, CategoryField]:
+        found = {}
+        for name in self.card.category_fields:
+            base = self.folder / "fields" / name
+            names = pq.read_table(f"{base}.names.parquet")["name"].to_pylist()
+            offsets, codes = (
+                np.load(f"{base}.{part}.npy", allow_pickle=False) for part in ("offsets", "codes")
+            )
+            found[name] = CategoryField(tuple(names), offsets, codes)
+        return found
+
+    def _names(self, table: str, column: str) -> list[str]:
+        names: list[str] = pq.read_table(self.folder / f"{table}.parquet", columns=[column])[
+            column
+        ].to_pylist()
+        return names
+
+    # Pieces
+
+    def piece(self, piece: int) -> Ids:
+        """Return the ids of one piece."""
+        n_pieces = len(self.piece_offsets_P1) - 1
+        if piece >= n_pieces:
+            return self._constants[piece - n_pieces]
+        return self.tokens_T[self.piece_offsets_P1[piece] : self.piece_offsets_P1[piece + 1]]
+
+    def piece_of(self, kind: str, row: int) -> int:
+        """Return the piece of one row, as in `piece_of("line/plain", item)`."""
+        return self.card.first_piece[kind] + row
+
+    def constant(self, text: str) -> int:
+        """Return the piece of a fixed text, encoding it when it is first asked for."""
+        found = self._constant_ids.get(text)
+        if found is None:
+            found = len(self.piece_offsets_P1) - 1 + len(self._constants)
+            self._constants.append(self.encoder.piece(text))
+            self._constant_ids[text] = found
+        return found
+
+    def title_tokens(self, item: int) -> Ids:
+        """Return the ids that answer a title task: the title, then a line end."""
+        return self.piece(self.piece_of("title", item))
+
+    @cached_property
+    def _start(self) -> Ids:
+        return self.encoder.start(f"Questions about {self.card.item_noun}s.\n")
+
+    @cached_property
+    def _profile_cue(self) -> Ids:
+        return self.encoder.piece("Profile:")
+
+    @cached_property
+    def _history_cue(self) -> Ids:
+        return self.encoder.piece("History:\n")
+
+    # Trunks
+
+    def trunk(self, moment: Moment, style: str, max_tokens: int) -> tuple[Ids, "EventSpans"]:
+        """Assemble the trunk of a moment: profile and dated history, newest last.
+
+        The oldest whole events are dropped until the trunk fits `max_tokens`.
+        """
+        if moment.user < 0:
+            return self._start, EventSpans.none()
+        profile = self.piece(self.piece_of("profile", moment.user))
+        head = [self._start, self._profile_cue, profile]
+        if moment.cut == moment.start:
+            return np.concatenate(head), EventSpans.none()
+        head.append(self._history_cue)
+        room = max_tokens - sum(map(len, head))
+        history, spans = self._history(moment, style, room, offset=max_tokens - room)
+        return np.concatenate([*head, history]), spans
+
+    def _history(
+        self, moment: Moment, style: str, room: int, offset: int
+    ) -> tuple[Ids, "EventSpans"]:
+        rows = slice(moment.start, moment.cut)
+        age = np.searchsorted(AGE_BOUNDS, moment.time - self.event_time_E[rows], side="right")
+        item = self.event_item_E[rows]
+        action = self.event_action_E[rows]
+        first = self.card.first_piece
+        pieces_S = np.empty(3 * len(item), np.int64)
+        pieces_S[0::3] = age + first["age"]
+        pieces_S[1::3] = item + first[f"inline/{style}"]
+        pieces_S[2::3] = action + first["action"]
+        starts_S = self.piece_offsets_P1[pieces_S]
+        lengths_S = self.piece_offsets_P1[pieces_S + 1] - starts_S
+        ends_S = np.cumsum(lengths_S)
+        if ends_S[-1] > room:  # rare: drop the oldest whole events
+            per_event = lengths_S.reshape(-1, 3).sum(axis=1)
+            kept = int((np.cumsum(per_event[::-1]) <= room).sum())
+            dropped = 3 * (len(item) - kept)
+            starts_S, lengths_S = starts_S[dropped:], lengths_S[dropped:]
+            item = item[len(item) - kept :]
+            ends_S = np.cumsum(lengths_S)
+        if not len(lengths_S):
+            return np.empty(0, np.int32), EventSpans.none()
+        begins_S = ends_S - lengths_S
+        source = np.arange(ends_S[-1]) + np.repeat(starts_S - begins_S, lengths_S)
+        spans = EventSpans(
+            records=begins_S[1::3] + offset, actions=begins_S[2::3] + offset, items=item
+        )
+        return self.tokens_T[source], spans
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpans:
+    """Where in a trunk each event's record and action begin, and whose record it is."""
+
+    records: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    items: NDArray[np.int32]
+
+    @classmethod
+    def none(cls) -> "EventSpans":
+        """Return the spans of a trunk without history."""
+        empty = np.empty(0, np.int64)
+        return cls(empty, empty, np.empty(0, np.int32))
+
+
+def open_stores(folders: Sequence[str | Path]) -> list[TokenStore]:
+    """Open several stores that one model shall read: they must share a tokenizer.
+
+    Raises:
+        DataError: two stores were compiled for different tokenizers.
+    """
+    stores = [TokenStore.open(folder) for folder in folders]
+    for store in stores[1:]:
+        if store.card.tokenizer_fingerprint != stores[0].card.tokenizer_fingerprint:
+            raise DataError(
+                "the token stores were compiled for different tokenizers",
+                file=store.folder,
+                value=store.card.tokenizer_fingerprint,
+                remedy="compile both with the same --tokenizer, such as "
+                f"{stores[0].tokenizer_folder}",
+            )
+    return stores

@@ -1,0 +1,109 @@
+"""The catalogue of questions: one file per family, one class per task.
+
+A task of your own registers by `register_task`, from a module named under `plugins:`.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from data_pipeline.errors import DataError
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks.base import LETTERS, YES_NO, Task
+from data_pipeline.tasks.comparison import BestOfList, Pairwise
+from data_pipeline.tasks.items import ImputeDecade, ImputeGenre, Similar
+from data_pipeline.tasks.pointwise import (
+    AboveOwnMean,
+    ColdItemLike,
+    ColdUserLike,
+    DemographicsLike,
+    Like,
+    Rating,
+    WillWatch,
+)
+from data_pipeline.tasks.sequence import (
+    FavouriteChoice,
+    NextDecade,
+    NextGenre,
+    NextItemChoice,
+    NextItemTitle,
+)
+from data_pipeline.tasks.taste import FutureGenre
+from data_pipeline.tasks.view import View
+
+__all__ = [
+    "LETTERS",
+    "YES_NO",
+    "Task",
+    "View",
+    "all_tasks",
+    "applicable",
+    "register_task",
+    "task_named",
+]
+
+_TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Like(),
+        Rating(),
+        AboveOwnMean(),
+        ColdUserLike(),
+        DemographicsLike(),
+        ColdItemLike(),
+        WillWatch(),
+        NextItemChoice(),
+        NextItemTitle(),
+        NextGenre(),
+        NextDecade(),
+        FavouriteChoice(),
+        Pairwise(),
+        BestOfList(),
+        FutureGenre(),
+        ImputeGenre(),
+        ImputeDecade(),
+        Similar(),
+    )
+}
+
+
+def all_tasks() -> Mapping[str, Task]:
+    """Return every task by name, in the order of the catalogue."""
+    return dict(_TASKS)
+
+
+def register_task(task: Task) -> None:
+    """Add a task of your own. Raises ValueError where its name is taken."""
+    if task.name in _TASKS:
+        raise ValueError(f"there is a task named {task.name!r} already: give yours another name")
+    _TASKS[task.name] = task
+
+
+def task_named(name: str) -> Task:
+    """Return a task. Raises DataError naming the nearest where there is none of this name."""
+    if name not in _TASKS:
+        near = get_close_matches(name, _TASKS, n=3)
+        raise DataError(
+            f"there is no task named {name!r}",
+            remedy=f"did you mean {', '.join(near)}?" if near else f"choose of {', '.join(_TASKS)}",
+        )
+    return _TASKS[name]
+
+
+def applicable(task: Task, store: TokenStore) -> str | None:
+    """Return None where the corpus has what the task needs, else what it lacks, as a sentence."""
+    card = store.card
+    for need in sorted(task.needs):
+        kind, _, name = need.partition(".")
+        if kind == "values" and card.like_at_least is None:
+            return "its events carry no graded values (fewer than three distinct ones)"
+        if need == "values.1-5" and not set(card.values) <= {1.0, 2.0, 3.0, 4.0, 5.0}:
+            return f"its values {card.values} are not on a scale of 1 to 5"
+        if kind == "item" and name not in (
+            *card.category_fields,
+            *card.number_fields,
+            *card.year_fields,
+        ):
+            return f"its items have no field {name!r}"
+        if need == "user.*" and not card.user_fields:
+            return "its users have no profile fields"
+    return None

@@ -1,0 +1,93 @@
+"""Several candidates against each other: pairs and lists."""
+
+from typing import ClassVar, Final
+
+from data_pipeline.tasks.base import LETTERS, Kind, Task
+from data_pipeline.tasks.view import View
+from data_pipeline.tree import Question
+
+PAIR_GAP_SHARE: Final = 0.5
+"""Two values must differ by half of the corpus's scale to be asked about."""
+LIST_LENGTH: Final = 5
+
+
+class Pairwise(Task):
+    """T18: which of two later events got the higher value?"""
+
+    name = "pairwise"
+    code = "T18"
+    family = "comparison"
+    kind: ClassVar[Kind] = "choice"
+    labels = LETTERS[:2]
+    metric = "accuracy"
+    baselines = ("popularity", "item_mean", "matrix_factorization")
+    needs = frozenset({"values"})
+    instructions = (
+        "Which of the two does the user prefer?",
+        "The user likes one of these better. Which?",
+        "Pick the {item} that the user rates higher.",
+        "Which {item} suits the user more?",
+    )
+    held_out_instructions = ("Given these two {items}, which would this user rather recommend?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        values = view.store.card.values
+        if not values:
+            return None
+        gap = PAIR_GAP_SHARE * (values[-1] - values[0])
+        value = view.value(subject)
+        others = [row for row in view.window if abs(view.value(row) - value) >= gap]
+        if not others:
+            return None
+        rows = [subject, others[view.draws.below(len(others))]]
+        view.draws.shuffle(rows)
+        items = [view.item(row) for row in rows]
+        return Question(
+            label=int(view.value(rows[1]) > view.value(rows[0])),
+            pieces=view.lettered([view.line(item) for item in items]),
+            candidates=tuple(items),
+            n_choices=2,
+            gains=tuple(view.value(row) - values[0] for row in rows),
+        )
+
+
+class BestOfList(Task):
+    """T19: order five later events by value; the answer's letter probabilities give the order.
+
+    Trained as the first choice of a Plackett-Luce ranking: the letter of the unique best.
+    """
+
+    name = "best_of_list"
+    code = "T19"
+    family = "comparison"
+    kind: ClassVar[Kind] = "choice"
+    labels = LETTERS[:LIST_LENGTH]
+    metric = "ndcg"
+    baselines = ("popularity", "item_mean", "matrix_factorization")
+    needs = frozenset({"values"})
+    instructions = (
+        "Rank these for the user. Which is best?",
+        "Which {item} of this list comes first for the user?",
+        "Order the list by the user's taste and name the top one.",
+        "Which one of these will the user enjoy most?",
+    )
+    held_out_instructions = ("Put the best {item} for this user on top: which letter is it?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        values = view.store.card.values
+        value = view.value(subject)
+        if not values:
+            return None
+        worse = [row for row in view.window if view.value(row) < value]
+        if len(worse) < LIST_LENGTH - 1:
+            return None
+        rows = [subject, *view.draws.sample(worse, LIST_LENGTH - 1)]
+        view.draws.shuffle(rows)
+        items = [view.item(row) for row in rows]
+        return Question(
+            label=rows.index(subject),
+            pieces=view.lettered([view.line(item) for item in items]),
+            candidates=tuple(items),
+            n_choices=len(items),
+            gains=tuple(view.value(row) - values[0] for row in rows),
+        )

@@ -1,0 +1,75 @@
+"""Choices among attributes: categories and decades, one right answer among lettered options."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from data_pipeline.tasks.view import View
+from data_pipeline.tree import Question
+
+_DECADES_APART: Final = 12
+"""Options further from the answer would be no choice."""
+
+
+def category_options(
+    view: View, field: str, right: Sequence[int], n: int, *, subject: tuple[int, ...] = ()
+) -> Question | None:
+    """Ask for one of the right categories among n; the others are drawn by how common they are.
+
+    `subject` are pieces that stand before the options. Returns None where nothing is right or too
+    few categories are wrong.
+    """
+    if not right:
+        return None
+    names = view.store.categories(field).names
+    shares = view.shelf.category_shares(field)
+    answer = right[view.draws.below(len(right))]
+    options = [answer, *_drawn(view, shares, right, n - 1)]
+    if len(options) < n:
+        return None
+    view.draws.shuffle(options)
+    return Question(
+        label=options.index(answer),
+        pieces=(*subject, *view.lettered([view.constant(f" {names[c]}\n") for c in options])),
+        n_choices=n,
+        prior=tuple(shares[c] for c in options),
+    )
+
+
+def decade_options(
+    view: View, field: str, item: int, n: int, *, subject: tuple[int, ...] = ()
+) -> Question | None:
+    """Ask for the decade of an item among n decades of known items."""
+    year = view.shelf.number(field)[item]
+    if not np.isfinite(year):
+        return None
+    answer = int(year) // 10
+    shares = view.shelf.decade_shares(field)
+    wrong = [d for d in shares if d != answer and abs(d - answer) < _DECADES_APART]
+    if len(wrong) < n - 1:
+        return None
+    options = [answer, *view.draws.sample(wrong, n - 1)]
+    view.draws.shuffle(options)
+    return Question(
+        label=options.index(answer),
+        pieces=(*subject, *view.lettered([view.constant(f" {d}0s\n") for d in options])),
+        n_choices=n,
+        prior=tuple(shares.get(d, 0.0) for d in options),
+    )
+
+
+def _drawn(view: View, weights: Sequence[float], right: Sequence[int], n: int) -> list[int]:
+    """Draw n distinct codes that are not right, each time in proportion to the weights left."""
+    left = {code: w for code, w in enumerate(weights) if w > 0 and code not in right}
+    total = sum(left.values())
+    found: list[int] = []
+    while left and len(found) < n:
+        aim = view.draws.random() * total
+        for code, weight in left.items():  # noqa: B007 - the last one stands where sums round
+            aim -= weight
+            if aim <= 0:
+                break
+        total -= left.pop(code)
+        found.append(code)
+    return found

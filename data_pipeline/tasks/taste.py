@@ -1,0 +1,53 @@
+"""Where a user's taste goes over the coming weeks."""
+
+from typing import ClassVar, Final
+
+import numpy as np
+
+from data_pipeline.tasks.base import LETTERS, Kind, Task
+from data_pipeline.tasks.options import category_options
+from data_pipeline.tasks.view import View
+from data_pipeline.tree import Question
+from data_pipeline.verbalize import DAY
+
+HORIZON_DAYS: Final = 30
+FEWEST_EVENTS: Final = 5
+
+
+class FutureGenre(Task):
+    """T26: the category that the user meets most over the next 30 days, compared with everyone.
+
+    The most frequent category is nearly always the same one; what tells users apart is the one
+    that is most *over-represented* against its share of all training events.
+    """
+
+    name = "future_genre"
+    code = "T26"
+    family = "taste"
+    kind: ClassVar[Kind] = "choice"
+    labels = LETTERS[:5]
+    metric = "accuracy"
+    baselines = ("popularity",)
+    next_only = True
+    needs = frozenset({"item.genres"})
+    instructions = (
+        "Which genre will stand out in the user's next month?",
+        "What will this user see more of than others do?",
+        "Pick the genre that this user turns to in the coming weeks.",
+        "Which genre marks this user's near future?",
+    )
+    held_out_instructions = ("Over the next 30 days, which genre is this user drawn to most?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        rows = view.until(HORIZON_DAYS * DAY)
+        if len(rows) < FEWEST_EVENTS:
+            return None
+        shares = np.array(view.shelf.category_shares("genres"))
+        codes = [code for row in rows for code in view.categories("genres", view.item(row))]
+        if not codes:
+            return None
+        counts = np.bincount(codes, minlength=len(shares))
+        expected = shares * len(codes)
+        # One standard deviation of a Poisson count keeps rare categories from winning by one event.
+        excess = (counts - expected) / np.sqrt(expected + 1.0)
+        return category_options(view, "genres", [int(excess.argmax())], len(self.labels))

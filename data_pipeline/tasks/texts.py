@@ -1,0 +1,37 @@
+"""How a task's words become text, and all fixed texts that a prompt can hold."""
+
+from typing import Final
+
+from data_pipeline.tasks import Task, all_tasks
+
+ANSWER_CUE: Final = "Answer:"
+TITLE_CUE: Final = "Title:"
+
+
+def instruction_text(task: Task, phrasing: int, item_noun: str) -> str:
+    """Return one phrasing of a task as a line. Held-out phrasings follow the trained ones."""
+    phrasings = (*task.instructions, *task.held_out_instructions)
+    return phrasings[phrasing].format(item=item_noun, items=f"{item_noun}s") + "\n"
+
+
+def cue_of(task: Task) -> str:
+    """Return the text behind which the answer stands."""
+    return TITLE_CUE if task.kind == "title" else ANSWER_CUE
+
+
+def prompt_texts(item_noun: str) -> list[str]:
+    """Return every fixed text of prompts, for a tokenizer to be trained on."""
+    tasks = all_tasks().values()
+    labels = {label for task in tasks for label in task.labels}
+    return [
+        f"Questions about {item_noun}s.\nProfile: unknown\nHistory:\n",
+        *(f"{cue_of(task)} " for task in tasks),
+        *(f"{ANSWER_CUE} {label}\n" for label in sorted(labels)),
+        *(f"{label}: \n" for label in sorted(labels)),
+        *(f"{text} \n" for task in tasks for text in task.constants),
+        *(
+            instruction_text(task, phrasing, item_noun)
+            for task in tasks
+            for phrasing in range(len(task.instructions) + len(task.held_out_instructions))
+        ),
+    ]

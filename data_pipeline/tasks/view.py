@@ -1,0 +1,172 @@
+"""What a task may look at: one moment of one corpus, and nothing later than its window."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.draws import Draws
+from data_pipeline.splits import Phase
+from data_pipeline.statistics import Statistics
+from data_pipeline.store import TokenStore
+from data_pipeline.tree import Moment
+
+_NEGATIVE_EXPONENT = 0.75
+
+
+class Shelf:
+    """What all views of one store share: sampling tables, fitted on training events."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self.store = store
+        self.statistics: Statistics = store.statistics
+        self.known_items = self.statistics.known_items
+        weights = self.statistics.item_count_N[self.known_items].astype(np.float64)
+        self._cumulative = np.cumsum(weights**_NEGATIVE_EXPONENT)
+        self._number_fields: dict[str, NDArray[np.float64]] = {}
+        self._category_shares: dict[str, list[float]] = {}
+        self._decade_shares: dict[str, dict[int, float]] = {}
+        self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
+
+    def popular(self, floats: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return known items drawn with probability count^0.75, as word2vec draws negatives."""
+        picks = np.searchsorted(self._cumulative, floats * self._cumulative[-1], side="right")
+        return self.known_items[np.minimum(picks, len(self.known_items) - 1)]
+
+    def number(self, field: str) -> NDArray[np.float64]:
+        """Return a numeric item field; shape [N]."""
+        if field not in self._number_fields:
+            self._number_fields[field] = self.store.number(field)
+        return self._number_fields[field]
+
+    def codes(self, field: str, item: int) -> tuple[int, ...]:
+        """Return the codes of an item's categories."""
+        found = self._codes.get((field, item))
+        if found is None:
+            found = self._codes[field, item] = self.store.categories(field).of(item)
+        return found
+
+    def category_shares(self, field: str) -> list[float]:
+        """Return each category's share of training events."""
+        if field not in self._category_shares:
+            category = self.store.categories(field)
+            per_code = np.repeat(self.statistics.item_count_N, np.diff(category.offsets_N1))
+            counts = np.bincount(category.codes, per_code, minlength=len(category.names))
+            self._category_shares[field] = (counts / max(1.0, counts.sum())).tolist()
+        return self._category_shares[field]
+
+    def decade_shares(self, field: str) -> dict[int, float]:
+        """Return each decade's share of training events; 199 stands for the 1990s."""
+        if field not in self._decade_shares:
+            years = self.number(field)[self.known_items]
+            dated = np.isfinite(years)
+            decades, inverse = np.unique((years[dated] // 10).astype(np.int64), return_inverse=True)
+            counts = np.bincount(inverse, self.statistics.item_count_N[self.known_items[dated]])
+            shares = counts / max(1.0, counts.sum())
+            self._decade_shares[field] = dict(zip(decades.tolist(), shares.tolist(), strict=True))
+        return self._decade_shares[field]
+
+
+class View:
+    """One moment, seen by one task at a time. Rows are event rows; items are item rows."""
+
+    def __init__(self, shelf: Shelf, moment: Moment, phase: Phase, draws: Draws, style: str):
+        self.shelf = shelf
+        self.store = shelf.store
+        self.statistics = shelf.statistics
+        self.moment = moment
+        self.phase = phase
+        """Of the window's events: TRAIN while training, VALIDATION or TEST in evaluation."""
+        self.draws = draws
+        self._line = self.store.card.first_piece[f"line/{style}"]
+        self._title = self.store.card.first_piece["title"]
+        self._bare = self.store.card.first_piece["bare"]
+
+    @property
+    def training(self) -> bool:
+        """Whether the answers will be trained on."""
+        return self.phase == Phase.TRAIN
+
+    # Events
+
+    def item(self, event: int) -> int:
+        """Return the item of an event."""
+        return int(self.store.event_item_E[event])
+
+    def value(self, event: int) -> float:
+        """Return the value of an event, such as its rating; NaN where it has none."""
+        return float(self.store.event_value_E[event])
+
+    @property
+    def window(self) -> range:
+        """Rows of the events that may be asked about."""
+        return range(self.moment.cut, self.moment.stop)
+
+    @cached_property
+    def history_values(self) -> NDArray[np.float32]:
+        """Values of the whole history before the moment, also where the trunk shows less."""
+        first = self.store.user_offsets_U1[self.moment.user]
+        values = self.store.event_value_E[first : self.moment.cut]
+        return values[np.isfinite(values)]
+
+    @cached_property
+    def seen(self) -> frozenset[int]:
+        """Items that the user met up to the end of the window: no negative is drawn from them."""
+        first = self.store.user_offsets_U1[self.moment.user]
+        return frozenset(self.store.event_item_E[first : self.moment.stop].tolist())
+
+    def until(self, milliseconds: int) -> range:
+        """Rows from the moment on, for so long, within the phase of the window."""
+        stop = int(self.store.user_offsets_U1[self.moment.user + 1])
+        rows = slice(self.moment.cut, stop)
+        inside = (self.store.event_phase_E[rows] == self.phase) & (
+            self.store.event_time_E[rows] < self.moment.time + milliseconds
+        )
+        return range(self.moment.cut, self.moment.cut + int(inside.sum()))
+
+    # Items
+
+    def negatives(self, n: int) -> list[int]:
+        """Draw n distinct known items that the user has not met, by popularity^0.75.
+
+        Fewer than n come back where the catalog runs out of such items.
+        """
+        found: list[int] = []
+        for _ in range(4):
+            for item in self.shelf.popular(self.draws.floats(2 * n + 8)).tolist():
+                if item not in self.seen and item not in found:
+                    found.append(item)
+                    if len(found) == n:
+                        return found
+        return found
+
+    def categories(self, field: str, item: int) -> tuple[int, ...]:
+        """Return the codes of an item's categories."""
+        return self.shelf.codes(field, item)
+
+    # Pieces
+
+    def line(self, item: int) -> int:
+        """Return the piece of an item's record, which ends its line."""
+        return self._line + item
+
+    def title_line(self, item: int) -> int:
+        """Return the piece of an item's title with its year, which ends its line."""
+        return self._title + item
+
+    def bare_line(self, item: int) -> int:
+        """Return the piece of an item's title without its year, which ends its line."""
+        return self._bare + item
+
+    def constant(self, text: str) -> int:
+        """Return the piece of a fixed text."""
+        return self.store.constant(text)
+
+    def lettered(self, pieces: Sequence[int]) -> tuple[int, ...]:
+        """Return pieces as options, one a line, behind the letters A, B, C..."""
+        return tuple(
+            piece
+            for index, option in enumerate(pieces)
+            for piece in (self.constant(f"{chr(ord('A') + index)}:"), option)
+        )

@@ -1,0 +1,95 @@
+"""The unit that a mixture yields: one trunk and the branches that ask about it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """One user at one moment; rows are rows of the token store's events.
+
+    `[start, cut)` is the history that the trunk shows, `[cut, stop)` the window of later events
+    that may be asked about. All events of the window are younger than all of the history, and no
+    request is cut in two.
+    """
+
+    user: int
+    """Row of the user, or -1 where the question is about items only."""
+    start: int
+    cut: int
+    stop: int
+    time: int
+    """Milliseconds since 1970; ages in the trunk are measured from here."""
+
+
+NOBODY = Moment(user=-1, start=0, cut=0, stop=0, time=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a task asks about a subject, and the right answer."""
+
+    label: int
+    """Index of the right label word or candidate; for title tasks the row of the right item."""
+    pieces: tuple[int, ...] = ()
+    """Pieces of the question, between instruction and answer cue."""
+    candidates: tuple[int, ...] = ()
+    """Item rows asked about. In a choice among items, candidate i is answered by letter i."""
+    n_choices: int = 0
+    """Answers that can be given; 0 for title tasks."""
+    gains: tuple[float, ...] | None = None
+    """Graded relevance of each choice, where the task has one."""
+    prior: tuple[float, ...] | None = None
+    """How common each choice was in training: what a baseline without the model would say."""
+    value: float | None = None
+    """The raw value behind the label, such as the rating."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """What one target adds behind its trunk."""
+
+    task: int
+    """Index in the list of tasks."""
+    subject: int
+    """Event row, or item row for questions about items."""
+    phrasing: int
+    """Which instruction was used; held-out ones follow the trained ones."""
+    tokens: Ids
+    """Instruction, question, cue, and the answer but for its last token; shape [n]."""
+    answer: Ids
+    """Ids expected behind each of the last m tokens; shape [m]."""
+    choices: Ids
+    """The id of each possible answer; empty for title tasks; shape [K]."""
+    question: Question
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrunkLabels:
+    """Supervised places of a trunk (layout L1): the token behind `positions[i]` is `tokens[i]`."""
+
+    positions: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    tokens: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    weights: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    targets: int = 0
+    """Answers that these places make up."""
+
+
+NO_LABELS = TrunkLabels()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """A trunk with its branches."""
+
+    corpus: int
+    """Index of the token store in its mixture."""
+    moment: Moment
+    trunk: Ids
+    branches: tuple[Branch, ...]
+    trunk_labels: TrunkLabels = NO_LABELS

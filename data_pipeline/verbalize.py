@@ -1,0 +1,151 @@
+"""A record as text: items, profiles, ages, actions.
+
+Every text made here is one *piece* of a prompt. Pieces meet only where every supported
+pre-tokenizer splits, so that their ids can be joined without tokenizing again:
+
+* a piece that ends a line carries the newline itself, and the next one starts with a visible
+  character;
+* inside a line a piece starts with a space and the one before it ends with a visible character.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from data_pipeline.corpus import Field
+
+MINUTE: Final = 60_000
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+# (upper bound in ms, exclusive; words). Ages are words, not timestamps: 360Brew, table 1.
+AGES: Final[tuple[tuple[int, str], ...]] = (
+    (HOUR, "now"),
+    (DAY, "today"),
+    *((DAY * (days + 1), f"{days} day{'s' * (days > 1)}") for days in range(1, 7)),
+    *((DAY * 7 * (weeks + 1), f"{weeks} week{'s' * (weeks > 1)}") for weeks in range(1, 4)),
+    (DAY * 60, "1 month"),
+    *((DAY * 30 * (months + 1), f"{months} months") for months in range(2, 12)),
+    (DAY * 730, "1 year"),
+    *((DAY * 365 * (years + 1), f"{years} years") for years in range(2, 10)),
+    (2**62, "10 years"),
+)
+AGE_BOUNDS: Final = np.array([bound for bound, _ in AGES], dtype=np.int64)
+
+PERCENTILE_WORDS: Final = ("very low", "low", "medium", "high", "very high")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How many whitespace-separated words, and characters, a field may take in a prompt."""
+
+    title_words: int = 24
+    field_words: int = 12
+    characters: int = 240
+
+
+def clean(text: str, *, words: int, characters: int) -> str:
+    """One line of visible text within its budget; `(unknown)` where nothing is left.
+
+    Control and separator characters become spaces, so no text from data can end a line of the
+    prompt. Emoji and anything that only looks like a control token stay as they are.
+    """
+    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    kept = " ".join(visible.split()[:words])[:characters].strip()
+    return kept or "(unknown)"
+
+
+class NumberWords:
+    """Percentile words for one numeric field, fitted on values known at training time.
+
+    Numbers written as digits lose precision as text; percentile words keep their order
+    (LinkedIn retrieval, arXiv 2510.14223).
+    """
+
+    def __init__(self, values: Sequence[float] | np.ndarray) -> None:
+        known = np.asarray(values, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        shares = np.linspace(0, 1, len(PERCENTILE_WORDS) + 1)[1:-1]
+        self.cuts = np.quantile(known, shares) if len(known) else np.empty(0)
+
+    def __call__(self, value: float) -> str:
+        """Return the word with the raw value behind it, as in `high (41)`."""
+        word = PERCENTILE_WORDS[int(np.searchsorted(self.cuts, value, side="right"))]
+        return f"{word} ({value:g})"
+
+
+class Verbalizer:
+    """Turns rows of a corpus into pieces of text.
+
+    `numbers` maps the name of a numeric field to its fitted words.
+    """
+
+    def __init__(
+        self,
+        item_fields: Sequence[Field],
+        user_fields: Sequence[Field],
+        numbers: Mapping[str, NumberWords],
+        budget: Budget,
+    ) -> None:
+        self.item_fields = tuple(item_fields)
+        self.user_fields = tuple(user_fields)
+        self.numbers = dict(numbers)
+        self.budget = budget
+
+    def bare_title(self, row: Mapping[str, Any]) -> str:
+        """Return the title alone, as in `Toy Story`."""
+        return clean(
+            str(row["title"]), words=self.budget.title_words, characters=self.budget.characters
+        )
+
+    def title(self, row: Mapping[str, Any]) -> str:
+        """Return the title with the year, where there is one: `Toy Story (1995)`."""
+        years = [row[f.name] for f in self.item_fields if f.kind == "year"]
+        known = [f"{year:.0f}" for year in years if _known(year)]
+        return " ".join([self.bare_title(row), *(f"({year})" for year in known[:1])])
+
+    def record(self, row: Mapping[str, Any], style: str) -> str:
+        """Return an item as one line: title, year, fields, in the given style."""
+        named = [
+            (f.name, self._value(f, row[f.name]))
+            for f in self.item_fields
+            if _known(row[f.name]) and (f.kind != "year" or style == "labelled")
+        ]
+        if style == "plain":
+            return " | ".join([self.title(row), *(value for _, value in named)])
+        return " | ".join(
+            [f"title: {self.bare_title(row)}", *(f"{name}: {value}" for name, value in named)]
+        )
+
+    def profile(self, row: Mapping[str, Any]) -> str:
+        """Return a user's known fields as one line, or `unknown`."""
+        known = [
+            f"{f.name} {self._value(f, row[f.name])}"
+            for f in self.user_fields
+            if _known(row[f.name])
+        ]
+        return " | ".join(known) or "unknown"
+
+    def _value(self, field: Field, value: Any) -> str:
+        if field.kind == "year":
+            return f"{value:.0f}"
+        if field.kind == "number":
+            return self.numbers[field.name](value)
+        parts = value if field.kind == "categories" else [value]
+        joined = ", ".join(str(part) for part in parts)
+        return clean(joined, words=self.budget.field_words, characters=self.budget.characters)
+
+
+def action_text(action: str, value: float | None) -> str:
+    """Return what the user did, as in `rated 4` or `clicked`."""
+    words = clean(action, words=6, characters=60)
+    return words if value is None else f"{words} {value:g}"
+
+
+def _known(value: Any) -> bool:
+    if value is None or value == "" or value == []:
+        return False
+    return not (isinstance(value, float) and not np.isfinite(value))

@@ -1,0 +1,1 @@
+"""What a person types: commands that start processes and print. Never trains by itself."""

@@ -1,0 +1,1 @@
+"""The commands, one file per noun. Heavy imports stand inside the functions."""

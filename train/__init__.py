@@ -1,0 +1,1 @@
+"""Procedures: what has a clock, a process group and a checkpoint."""

@@ -1,0 +1,39 @@
+"""Baselines by name: what a language model has to beat, on the same targets and the same split."""
+
+import difflib
+
+from train.evaluation.baselines.base import Baseline, ItemScorer, Questions
+from train.evaluation.baselines.item_knn import ItemKnn
+from train.evaluation.baselines.majority import Majority
+from train.evaluation.baselines.matrix_factorization import MatrixFactorization
+from train.evaluation.baselines.popularity import ItemMean, Popularity
+from train.evaluation.baselines.sequence import SASRecBaseline
+from train.evaluation.baselines.tabular import GradientBoosting, Logistic
+
+__all__ = ["BASELINES", "Baseline", "ItemScorer", "Questions", "find_baseline"]
+
+BASELINES: dict[str, type[Baseline]] = {
+    baseline.name: baseline
+    for baseline in (
+        Majority,
+        Popularity,
+        ItemMean,
+        ItemKnn,
+        MatrixFactorization,
+        Logistic,
+        GradientBoosting,
+        SASRecBaseline,
+    )
+}
+
+
+def find_baseline(name: str) -> type[Baseline]:
+    """The baseline of that name.
+
+    Raises:
+        ValueError: there is none; the message lists the nearest.
+    """
+    if name not in BASELINES:
+        near = difflib.get_close_matches(name, BASELINES, n=3) or list(BASELINES)
+        raise ValueError(f"no baseline is called {name!r}; nearest: {', '.join(near)}")
+    return BASELINES[name]

@@ -1,0 +1,95 @@
+"""User-level bootstrap: intervals of a metric, and of the difference of two scorers.
+
+Targets of one user are not independent, so users are drawn, not targets (facts of the evaluation:
+a percentile interval over users, with multiplicity). Both scorers of a difference see the same
+draws, which removes what the targets have in common.
+
+Shapes: N targets, G groups (users; items where a task has no user), R resamples.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.evaluation.metrics import Metric
+from train.evaluation.scores import Floats, TargetScores
+
+_CHUNK_FLOATS = 8_000_000  # weights held at once: 64 MB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BootstrapConfig:
+    """How intervals are drawn."""
+
+    resamples: int = 1000
+    """number of resamples of the users"""
+    level: float = 0.95
+    """coverage of the percentile interval"""
+    seed: int = 0
+    """seed of the Philox stream; each task has its own stream"""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or not 0.0 < self.level < 1.0:
+            raise ValueError(
+                f"bootstrap with resamples={self.resamples}, level={self.level}: "
+                "resamples must be at least 1 and level between 0 and 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its percentile interval; NaN where the metric is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Bootstrap:
+    """The same R resamples of a task's users, for every scorer and metric of that task."""
+
+    def __init__(self, scores: TargetScores, config: BootstrapConfig, *, stream: str) -> None:
+        """Draw the resamples; `stream` (the task's name) picks an independent random stream."""
+        _, self._group_of_N = np.unique(scores.groups_N, return_inverse=True)
+        self.config = config
+        self.n_groups = int(self._group_of_N.max(initial=-1)) + 1
+        key = np.array([config.seed, zlib.crc32(stream.encode())], dtype=np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key))
+        share = np.full(self.n_groups, 1.0 / max(self.n_groups, 1))
+        self._draws_RG = rng.multinomial(self.n_groups, share, size=config.resamples)
+
+    def resampled(self, metric: Metric, scores: TargetScores) -> Floats:
+        """The metric of every resample, [R]; NaN where a resample leaves it undefined."""
+        assert len(scores) == len(self._group_of_N), "scores of other targets"
+        step = max(1, _CHUNK_FLOATS // max(1, len(scores)))
+        parts = [
+            metric.weighted(scores, draws_RG[:, self._group_of_N].astype(np.float64))
+            for draws_RG in np.array_split(
+                self._draws_RG, range(step, len(self._draws_RG), step), axis=0
+            )
+        ]
+        return np.concatenate(parts)
+
+    def interval(self, metric: Metric, scores: TargetScores) -> Interval:
+        """The metric with its interval."""
+        return self._around(metric(scores), self.resampled(metric, scores))
+
+    def difference(self, metric: Metric, ours: TargetScores, theirs: TargetScores) -> Interval:
+        """How much better `ours` is than `theirs`, paired; positive = better, whatever the metric.
+
+        `ours` beats `theirs` beyond the interval when `low` is above zero.
+        """
+        assert ours.same_targets(theirs), "a paired difference needs the same targets"
+        gap_R = metric.sign * (self.resampled(metric, ours) - self.resampled(metric, theirs))
+        return self._around(metric.sign * (metric(ours) - metric(theirs)), gap_R)
+
+    def _around(self, value: float, values_R: Floats) -> Interval:
+        defined = values_R[~np.isnan(values_R)]
+        if np.isnan(value) or not len(defined):
+            return Interval(value, float("nan"), float("nan"))
+        tail = 0.5 * (1.0 - self.config.level)
+        low, high = np.quantile(defined, [tail, 1.0 - tail])
+        return Interval(value, float(low), float(high))

@@ -1,0 +1,93 @@
+"""What a scorer, model or baseline, said about the targets of one task.
+
+Shapes: N targets, K answer choices (padded; `n_choices_N` says how many are real).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetScores:
+    """Answers to N targets of one task, beside the truth that they are measured against.
+
+    Label and choice tasks carry `probabilities_NK`; title tasks carry the place of the right item
+    among the whole catalog as two counts, so that ties stay visible: how many items score
+    strictly higher (`better_N`) and how many others score the same (`tied_N`).
+    """
+
+    groups_N: Ints
+    """what the bootstrap resamples: the user's row, or -1 - item for a question without a user"""
+    subjects_N: Ints
+    """the event row or item row that the target is about"""
+    labels_N: Ints
+    """index of the right choice; the item row for title tasks"""
+    n_choices_N: Ints
+    """real choices of each target; 0 for title tasks"""
+    probabilities_NK: Floats
+    """probabilities of the choices, renormalised over them, padded with 0"""
+    gains_NK: Floats
+    """gain of each choice, padded with NaN; all NaN where a task has no gains"""
+    values_N: Floats
+    """true value (a rating) or NaN"""
+    class_values_K: Floats
+    """value that each class stands for (1..5 for ratings); its index where labels are words"""
+    better_N: Ints
+    """title tasks: items that score strictly higher than the right one; -1 elsewhere"""
+    tied_N: Ints
+    """title tasks: other items with the same score; 0 elsewhere"""
+    label_mass_N: Floats
+    """probability that the model gave to all choices together before renormalising; NaN = none"""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "class_values_K":
+                rows = len(getattr(self, field.name))
+                assert rows == len(self), f"{field.name} has {rows} rows, expected {len(self)}"
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def take(self, rows: NDArray[Any]) -> TargetScores:
+        """The targets at `rows` (indices or a mask)."""
+        return TargetScores(
+            class_values_K=self.class_values_K,
+            **{
+                field.name: getattr(self, field.name)[rows]
+                for field in fields(self)
+                if field.name != "class_values_K"
+            },
+        )
+
+    def same_targets(self, other: TargetScores) -> bool:
+        """Whether two scorers answered the same targets in the same order."""
+        return (
+            np.array_equal(self.groups_N, other.groups_N)
+            and np.array_equal(self.subjects_N, other.subjects_N)
+            and np.array_equal(self.labels_N, other.labels_N)
+        )
+
+
+def class_values(labels: Sequence[str]) -> Floats:
+    """The number that each label word stands for: itself where all are numbers, else its index."""
+    try:
+        return np.array([float(label) for label in labels])
+    except ValueError:
+        return np.arange(len(labels), dtype=np.float64)
+
+
+def pad(rows: Sequence[Sequence[float] | Floats], fill: float) -> Floats:
+    """Ragged rows as one [N, K] array, padded on the right with `fill`."""
+    padded_NK = np.full((len(rows), max(map(len, rows), default=0)), fill, dtype=np.float64)
+    for padded_K, row in zip(padded_NK, rows, strict=True):
+        padded_K[: len(row)] = row
+    return padded_NK

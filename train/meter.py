@@ -1,0 +1,93 @@
+"""Adds up what steps did between two logged lines, and makes the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from data_pipeline.packing import MicroBatch
+from train.objectives import Tally
+from train.throughput import FlopCounter, peak_flops, peak_memory_mb
+from train.tracking import Line
+
+
+class Meter:
+    """Sums over steps; `line` reads them and starts again.
+
+    Args:
+        names: column names of the tallies: the tasks, and the supervised history.
+        device: where this process computes.
+        world_size: processes of the run.
+        counter: counts operations; None, as an unknown device, leaves MFU out.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        device: torch.device,
+        world_size: int = 1,
+        counter: FlopCounter | None = None,
+    ) -> None:
+        self._names = names
+        self._device = device
+        self._world_size = world_size
+        self._counter = counter
+        self._peak = peak_flops(device)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._tally = Tally.zero(len(self._names))
+        self._seconds = 0.0
+        self._flops = 0.0
+
+    def add(self, tally: Tally, batches: Sequence[MicroBatch], seconds: float) -> None:
+        """Count a step.
+
+        Args:
+            tally: of all ranks.
+            batches: of this rank; the others' are taken to be as much work.
+            seconds: from asking for the micro-batches to the end of the update.
+        """
+        self._tally += tally
+        self._seconds += seconds
+        if self._counter is not None and self._peak is not None:
+            self._flops += sum(map(self._counter.flops, batches))
+
+    def line(self, step: int, learning_rate: float, grad_norm: float, skipped: int) -> Line:
+        """The line of metrics.jsonl for the steps since the last one."""
+        tally, seconds = self._tally, self._seconds
+        targets, tokens = int(tally.total("targets")), int(tally.total("tokens"))
+        line: Line = {
+            "step": step,
+            "loss": tally.loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "label_mass": tally.label_mass,
+            "targets": targets,
+            "tokens": tokens,
+            "seconds": seconds,
+            "targets_per_s": targets / seconds,
+            "tokens_per_s": tokens / seconds,
+            "padding_share": 0.0,  # micro-batches are packed flat
+            "memory_mb": peak_memory_mb(self._device),
+            "skipped_steps": skipped,
+            "tasks": tally.per_task(self._names),
+        }
+        if self._counter is not None and self._peak is not None:
+            line["mfu"] = self._flops / seconds / self._peak
+        self._reset()
+        return line
+
+
+def evaluation_line(step: int, tally: Tally, names: tuple[str, ...]) -> Line:
+    """The line of metrics.jsonl for an evaluation after a step."""
+    return {
+        "step": step,
+        "evaluation": {
+            "loss": tally.loss,
+            "label_mass": tally.label_mass,
+            "targets": int(tally.total("targets")),
+            "tasks": tally.per_task(names),
+        },
+    }

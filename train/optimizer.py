@@ -1,0 +1,83 @@
+"""What the optimizer is given: groups of parameters and a learning rate that is a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+ScheduleName = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "warmup_stable_decay"
+]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """Learning rate at any step, with no state: resuming needs the step and nothing else."""
+
+    name: ScheduleName
+    peak: float
+    """Highest learning rate."""
+    warmup_steps: int
+    """Steps that rise linearly to the peak; `constant` has none."""
+    total_steps: int
+    """Steps of the whole run: the schedule ends here."""
+    decay_steps: int = 1
+    """Steps at the end that `warmup_stable_decay` spends coming down."""
+    floor_ratio: float = 0.0
+    """Learning rate of the last step, as a share of the peak; not for the constant schedules."""
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the update with this number; the first update is step 0."""
+        warmup = 0 if self.name == "constant" else min(self.warmup_steps, self.total_steps)
+        if step < warmup:
+            return self.peak * (step + 1) / warmup
+        start = self.total_steps - self.decay_steps if self.name in _FALL_LATE else warmup
+        progress = (step - start) / max(1, self.total_steps - 1 - start)
+        share = _SHAPES[self.name](min(1.0, max(0.0, progress)))
+        return self.peak * (self.floor_ratio + (1.0 - self.floor_ratio) * share)
+
+
+_SHAPES: dict[ScheduleName, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1.0 - progress,
+    "constant": lambda _: 1.0,
+    "constant_with_warmup": lambda _: 1.0,
+    # The cooldown 1 - sqrt of Hägele et al. 2024 (arXiv 2405.18392), better than a linear one.
+    "warmup_stable_decay": lambda progress: 1.0 - math.sqrt(progress),
+}
+_FALL_LATE = ("warmup_stable_decay",)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters: matrices decay; norms, biases and embeddings do not.
+
+    A head that shares its weight with the embedding is left out with it.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    decayed, kept = [], []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        # ZeRO-3 leaves a one-dimensional stub in place of a parameter that it took apart.
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        decays = len(shape) > 1 and id(parameter) not in embeddings
+        (decayed if decays else kept).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError(
+            "no parameter of the model is trainable: every one has requires_grad=False. "
+            "Choose finetuning_type full or lora"
+        )
+    return groups
