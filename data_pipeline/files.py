@@ -31,7 +31,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     path = Path(path)
     refuse_existing(path, overwrite)
     temp = _sibling(path, "tmp")
-    with _disk_full_explained(path):
+    with disk_full_explained(path):
         try:
             temp.mkdir(parents=True)
             yield temp
@@ -73,7 +73,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
     temp = _sibling(path, "tmp")
-    with _disk_full_explained(path):
+    with disk_full_explained(path):
         try:
             with temp.open("xb") as file:
                 file.write(content)
@@ -150,7 +150,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _disk_full_explained(path: Path) -> Iterator[None]:
+def disk_full_explained(path: Path) -> Iterator[None]:
     """Turn the system's "no space left" into a DataError; other errors stay what they are."""
     try:
         yield

@@ -195,7 +195,10 @@ class TokenStore:
 
     def number(self, field: str) -> NDArray[np.float64]:
         """Return a numeric item field, or a year; NaN where unknown; shape [N]."""
-        return np.load(self.folder / "fields" / f"{field}.number.npy", allow_pickle=False)
+        values: NDArray[np.float64] = np.load(
+            self.folder / "fields" / f"{field}.number.npy", allow_pickle=False
+        )
+        return values
 
     def user_of_event(self, event: int) -> int:
         """Return the row of the user whose event this is."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_pipeline.errors import DataError
 
@@ -27,8 +27,8 @@ class TextEncoder:
     `<|im_end|>` is plain text whatever the tokenizer's own settings are.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        if not getattr(tokenizer, "is_fast", False):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise DataError(
                 f"the tokenizer {type(tokenizer).__name__} has no fast version",
                 remedy="use a model whose folder holds a tokenizer.json",
@@ -178,7 +178,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
     return TextEncoder(
-        PreTrainedTokenizerFast(
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=tokenizer,
             eos_token=END_OF_TEXT,
             pad_token=PAD,

@@ -7,8 +7,8 @@
     RUN/checkpoint-N/manifest.json        size and SHA-256 of each file above
     RUN/latest                            the name of the newest complete one
 
-`latest` is ours, not DeepSpeed's: that one moves before the other ranks have written. All ranks must
-see one file system under RUN.
+`latest` is ours, not DeepSpeed's: that one moves before the other ranks have written. All ranks
+must see one file system under RUN.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HASH_THREADS = 8
 
 @dataclass(kw_only=True, slots=True)
 class TrainerState:
-    """Where a run stands. All of it is in the checkpoint; together with the weights it is the run."""
+    """Where a run stands: what a checkpoint holds besides weights and optimizer."""
 
     step: int = 0
     """Optimizer steps done, skipped ones included."""
@@ -149,9 +149,7 @@ class CheckpointFolder:
         self.keep = keep
         self._context = context
 
-    def save(
-        self, state: TrainerState, config_text: str, write: Callable[[Path], None]
-    ) -> Path:
+    def save(self, state: TrainerState, config_text: str, write: Callable[[Path], None]) -> Path:
         """Write a checkpoint whole, move `latest` to it, and drop the oldest beyond `keep`.
 
         Args:
@@ -174,7 +172,8 @@ class CheckpointFolder:
         hashes: dict[str, dict[str, Any]] = {}
         with self._everywhere_or_nowhere(final, partial):
             hashes = _hash_share(partial, self._context.rank, self._context.world_size)
-        manifest = {k: v for part in self._context.all_gather_object(hashes) for k, v in part.items()}
+        parts = self._context.all_gather_object(hashes)
+        manifest = {name: entry for part in parts for name, entry in part.items()}
         with self._everywhere_or_nowhere(final, partial):
             self._main_only(lambda: self._publish(partial, final, manifest))
         log.info("saved %s", final)
@@ -206,8 +205,8 @@ class CheckpointFolder:
             log.warning("%s The one before it is tried", _damaged(candidate, problems))
         if candidates:
             raise CheckpointError(
-                f"every checkpoint in {self.run} is damaged, see above. Restore one from a copy, or "
-                "start over with overwrite_output_dir=true"
+                f"every checkpoint in {self.run} is damaged, see above. Restore one from a copy, "
+                "or start over with overwrite_output_dir=true"
             )
         return None
 
@@ -276,8 +275,8 @@ def check_same_run(checkpoint: Path, saved: TrainerState, now: TrainerState) -> 
             for part in changed
         )
         raise CheckpointError(
-            f"{checkpoint} was trained on other data; changed: {listed}. Restore what it was trained "
-            f"on, or start a new run from its weights with model_name_or_path={checkpoint}"
+            f"{checkpoint} was trained on other data; changed: {listed}. Restore what it was "
+            f"trained on, or start a new run from its weights with model_name_or_path={checkpoint}"
         )
     if saved.only_model:
         raise CheckpointError(
@@ -342,7 +341,8 @@ def _check_share(folder: Path, rank: int, world_size: int) -> list[str]:
         names = sorted(files)[rank::world_size]
         with ThreadPoolExecutor(_HASH_THREADS) as pool:
             found = pool.map(lambda name: _check_file(folder / name, files[name]), names)
-            return [f"{name} {problem}" for name, problem in zip(names, found, strict=True) if problem]
+            pairs = zip(names, found, strict=True)
+            return [f"{name} {problem}" for name, problem in pairs if problem]
     except FileNotFoundError:
         return [f"{MANIFEST} is not there"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -384,7 +384,7 @@ def _remove(checkpoint: Path) -> None:
 
 
 def _sync_folders(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
+    for parent, _, _ in os.walk(folder):
         _sync_folder(Path(parent))
 
 
@@ -397,4 +397,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-

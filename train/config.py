@@ -109,6 +109,10 @@ class TrainConfig:
     """L2: branches share their trunk. L0: every branch carries a copy of the trunk: the same
     losses, slower; for checks."""
 
+    plugins: tuple[Text, ...] = ()
+    """Dotted names of your own modules, imported first: tasks, sources and students register in
+    them."""
+
     # --- the run ---
 
     output_dir: Text

@@ -1,4 +1,4 @@
-"""What keeps a long run alive: bad steps are skipped, and a request to stop is agreed on by all ranks."""
+"""What keeps a long run alive: bad steps are skipped, a request to stop ends in a checkpoint."""
 
 from __future__ import annotations
 
@@ -87,7 +87,5 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        log.warning(
-            "%s: stopping after this step, with a checkpoint", signal.Signals(number).name
-        )
+        log.warning("%s: stopping after this step, with a checkpoint", signal.Signals(number).name)
         self.signal = number

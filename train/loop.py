@@ -82,40 +82,37 @@ def train(parts: Parts, state: TrainerState) -> int | None:
         TrainingError: more bad steps in a row than may be skipped.
         CheckpointError: a checkpoint could not be written.
     """
-    saved = state.step
+    saved_step = state.step
     with StopRequest() as stop:
         while state.step < parts.max_steps:
             began = time.perf_counter()
             batches = parts.stream.take(state.step)
             local = [sum(map(parts.objective.weight, batches)), float(stop.wanted)]
             weight, stop_votes = parts.context.all_reduce_sum(np.array(local))
-            if stop_votes:  # any rank's: all see the same sum, so all leave here together
-                break
+            if stop_votes:  # of any rank: all see the same sum, so all leave here together
+                if saved_step < state.step:
+                    parts.save(state)
+                return _stop_signal(parts.context, stop)
 
             learning_rate = parts.schedule.learning_rate(state.step)
             step = train_step(parts, state.step, batches, float(weight), learning_rate)
-            if not step.outcome.applied:
-                _skipped(parts, state, step)
-
             seconds = time.perf_counter() - began
-            _advance(parts, state, step.tally, seconds)
+            _advance(parts, state, step, seconds)
+            if not step.outcome.applied:
+                _report_skipped(parts, state, step)
+
             parts.meter.add(step.tally, batches, seconds)
             parts.profiler.finished(state.step)
             if _due(parts, state.step, parts.logging_steps):
                 norm = step.outcome.grad_norm
-                parts.tracker.log(
-                    parts.meter.line(state.step, learning_rate, norm, state.skipped_steps)
-                )
+                line = parts.meter.line(state.step, learning_rate, norm, state.skipped_steps)
+                parts.tracker.log(line)
             if parts.eval_steps and _due(parts, state.step, parts.eval_steps):
                 parts.evaluate(state.step)
             if _due(parts, state.step, parts.save_steps):
                 parts.save(state)
-                saved = state.step
-        else:
-            return None
-    if saved < state.step:
-        parts.save(state)
-    return _stop_signal(parts.context, stop)
+                saved_step = state.step
+    return None
 
 
 def train_step(
@@ -164,12 +161,13 @@ def train_step(
     return Step(tally, outcome, verdict, suspects)
 
 
-def _advance(parts: Parts, state: TrainerState, tally: Tally, seconds: float) -> None:
+def _advance(parts: Parts, state: TrainerState, step: Step, seconds: float) -> None:
     """Count a step. The data stream's whole state is the next index."""
     state.step += 1
     state.next_index = state.step * parts.stream.share.global_batch
-    state.targets += int(tally.total("targets"))
-    state.tokens += int(tally.total("tokens"))
+    state.skipped_steps += not step.outcome.applied
+    state.targets += int(step.tally.total("targets"))
+    state.tokens += int(step.tally.total("tokens"))
     state.seconds += seconds
     state.recent_losses = list(parts.guard.losses)
     state.bad_in_a_row = parts.guard.bad_in_a_row
@@ -179,26 +177,22 @@ def _due(parts: Parts, step: int, every: int) -> bool:
     return step % every == 0 or step == parts.max_steps
 
 
-def _skipped(parts: Parts, state: TrainerState, step: Step) -> None:
-    """Report a step whose gradient was thrown away; stop when there were too many in a row."""
-    state.skipped_steps += 1
+def _report_skipped(parts: Parts, state: TrainerState, step: Step) -> None:
+    """Say which trees a gradient that was thrown away came from; stop after too many in a row."""
     found = parts.context.all_gather_object(step.suspects)
-    suspects = sorted(index for rank in found for trees in rank for index in trees)
-    first = state.step * parts.stream.share.global_batch
-    trees = (
-        f"trees {', '.join(map(str, suspects))}"
-        if suspects
-        else f"trees {first} to {first + parts.stream.share.global_batch - 1}"
+    indices = sorted(index for rank in found for trees in rank for index in trees)
+    last, size = state.next_index - 1, parts.stream.share.global_batch
+    trees = ", ".join(map(str, indices)) or f"{last - size + 1} to {last}"
+    what = (
+        f"step {state.step} ({step.verdict}): loss {step.tally.loss:.4g}, gradient norm "
+        f"{step.outcome.grad_norm:.4g}, trees {trees}"
     )
-    why = f"a loss spike ({step.tally.loss:.4g})" if step.verdict == "spike" else (
-        f"a loss of {step.tally.loss:.4g} and a gradient norm of {step.outcome.grad_norm:.4g}"
-    )
-    log.warning("step %d was skipped for %s, %s", state.step, why, trees)
+    log.warning("skipped %s", what)
     if parts.guard.exhausted:
         raise TrainingError(
-            f"{parts.guard.bad_in_a_row} steps in a row could not be learnt from; step {state.step}: "
-            f"{why}, {trees}. Lower learning_rate or lengthen the warmup and go on from the last "
-            "checkpoint with resume_from_checkpoint=true; max_nonfinite_steps allows more of them"
+            f"{parts.guard.bad_in_a_row} steps in a row had to be skipped; the last: {what}. "
+            "Lower learning_rate or lengthen the warmup, and go on from the last checkpoint with "
+            "resume_from_checkpoint=true. max_nonfinite_steps says how many may be skipped"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the optimizer is given: groups of parameters and a learning rate that is a function of the step."""
+"""What the optimizer is given: parameter groups, and a learning rate for every step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 ScheduleName = Literal[
     "cosine", "linear", "constant", "constant_with_warmup", "warmup_stable_decay"
 ]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
@@ -62,7 +63,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
     }
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue

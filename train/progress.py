@@ -1,4 +1,4 @@
-"""Where a long piece of work is and when it ends: a bar on a terminal, a line now and then elsewhere."""
+"""How far long work is and when it ends: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of micro-batches: which tree goes to which rank at which step, assembled ahead of time.
+"""The stream of micro-batches: which tree goes to which rank at which step, assembled ahead.
 
 Global step s consumes the trees with index [s * G, (s + 1) * G), where G is the global batch in
 trees. Rank r of R takes every R-th of them, starting at r, and cuts what it took into its

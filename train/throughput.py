@@ -1,8 +1,8 @@
 """How fast and how full: operations of a micro-batch, the device's peak, and memory.
 
-Counts matrix products only, two operations per multiply-add, backward twice the forward (once where
-weights are frozen); recomputed activations are not counted: model FLOPs as in PaLM (Chowdhery et al.
-2022, arXiv 2204.02311, appendix B).
+Counts matrix products only, two operations per multiply-add, backward twice the forward (once
+where weights are frozen); recomputed activations are not counted: model FLOPs as in PaLM (Chowdhery
+et al. 2022, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -51,25 +51,29 @@ class FlopCounter:
 
     @classmethod
     def of(cls, model: nn.Module) -> FlopCounter | None:
-        """Read sizes off a Hugging Face decoder; None for experts, whose work depends on routing."""
+        """Read sizes off a Hugging Face decoder; None for a mixture of experts."""
         config: Any = model.config
         if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
             return None
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = config.num_attention_heads
+        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
         frozen = not all(parameter.requires_grad for parameter in model.parameters())
         passes = 2 if frozen else 3
-        names = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         output: Any = model.get_output_embeddings()  # type: ignore[operator]
-        names.add(id(output.weight))
+        outside = {
+            id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+        }
+        outside.add(id(output.weight))
         inner = sum(
             int(getattr(parameter, "ds_numel", parameter.numel()))
             for parameter in model.parameters()
-            if id(parameter) not in names and len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+            if id(parameter) not in outside
+            and len(getattr(parameter, "ds_shape", parameter.shape)) > 1
         )
         return cls(
             per_token=2.0 * passes * inner,
             per_label=2.0 * passes * config.vocab_size * config.hidden_size,
-            per_pair=4.0 * 3 * config.num_hidden_layers * config.num_attention_heads * head,
+            per_pair=4.0 * 3 * config.num_hidden_layers * heads * head_width,
         )
 
     def flops(self, batch: MicroBatch) -> float:

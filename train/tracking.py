@@ -11,9 +11,10 @@ import json
 import logging
 import math
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from data_pipeline.files import atomic_write
 from train.progress import ProgressView
@@ -135,7 +136,7 @@ class WandbSink:
             "name": name,
             "config": config,
             "dir": str(folder),
-            "id": run_id or wandb.util.generate_id(),
+            "id": run_id or secrets.token_hex(4),
             "resume": "allow",
         }
         try:
@@ -155,10 +156,8 @@ class WandbSink:
     def show_examples(self, step: int, rows: Sequence[Line]) -> None:
         """Send a table of prompts."""
         if rows:
-            columns = list(rows[0])
-            table = self._wandb.Table(
-                columns=columns, data=[[row[column] for column in columns] for row in rows]
-            )
+            columns: list[str | int] = list(rows[0])
+            table = self._wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
             self._run.log({"step": step, "eval/prompts": table})
 
     def close(self, exit_code: int) -> None:
@@ -182,8 +181,8 @@ def _under(prefix: str, values: Line) -> dict[str, float | int]:
     return flat
 
 
-def _wandb_mode() -> str | None:
-    """What the user set, else offline where no key is known; None lets W&B decide."""
+def _wandb_mode() -> Literal["offline"] | None:
+    """Offline where no key is known; None leaves it to W&B and to what the user set."""
     if "WANDB_MODE" in os.environ:
         return None
     import wandb

@@ -179,12 +179,13 @@ def _from_numbers(
 def _milliseconds(values_E: npt.NDArray[np.generic], unit: str) -> npt.NDArray[np.int64]:
     if unit == "s":
         limit = _LATEST_MS // 1000
-        return np.rint(np.clip(values_E, -limit, limit) * 1000).astype(np.int64)
+        ms_E = np.rint(np.clip(values_E, -limit, limit) * 1000)
+        return np.asarray(ms_E, dtype=np.int64)
     if values_E.dtype.kind == "f":
         values_E = np.rint(np.clip(values_E, -(2.0**62), 2.0**62))
+    whole_E = np.asarray(values_E, dtype=np.int64)
     per_ms = {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]
-    ms_E: npt.NDArray[np.int64] = np.floor_divide(values_E.astype(np.int64), per_ms)
-    return np.clip(ms_E, -_LATEST_MS, _LATEST_MS)
+    return np.asarray(np.clip(whole_E // per_ms, -_LATEST_MS, _LATEST_MS), dtype=np.int64)
 
 
 def _detect(

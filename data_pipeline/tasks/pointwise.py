@@ -8,8 +8,6 @@ from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
 CANDIDATE: Final = "Candidate:"
-RARE_ITEM_EVENTS: Final = 10
-"""While training, an item with so few events stands in for one that is new."""
 HISTORY_FOR_A_MEAN: Final = 3
 WATCH_WINDOW_POSITIVE_SHARE: Final = 0.5
 
@@ -110,7 +108,7 @@ class ColdItemLike(Like):
 
     def ask(self, view: View, subject: int) -> Question | None:
         count = int(view.statistics.item_count_N[view.item(subject)])
-        if count > (RARE_ITEM_EVENTS if view.training else 0):
+        if count > (view.shelf.rare_item_events if view.training else 0):
             return None
         return super().ask(view, subject)
 

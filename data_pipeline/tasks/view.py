@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from data_pipeline.statistics import Statistics
 from data_pipeline.store import TokenStore
 from data_pipeline.tree import Moment
 
-_NEGATIVE_EXPONENT = 0.75
+_NEGATIVE_EXPONENT: Final = 0.75
+_RARE_SHARE: Final = 0.1
 
 
 class Shelf:
@@ -29,10 +31,18 @@ class Shelf:
         self._decade_shares: dict[str, dict[int, float]] = {}
         self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
 
+    @cached_property
+    def rare_item_events(self) -> int:
+        """Training events of an item up to which it is rare: such items share a tenth of them."""
+        counts = np.sort(self.statistics.item_count_N[self.known_items])
+        rare = np.searchsorted(np.cumsum(counts), _RARE_SHARE * counts.sum())
+        return int(counts[min(rare, len(counts) - 1)])
+
     def popular(self, floats: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return known items drawn with probability count^0.75, as word2vec draws negatives."""
         picks = np.searchsorted(self._cumulative, floats * self._cumulative[-1], side="right")
-        return self.known_items[np.minimum(picks, len(self.known_items) - 1)]
+        found: NDArray[np.int64] = self.known_items[np.minimum(picks, len(self.known_items) - 1)]
+        return found
 
     def number(self, field: str) -> NDArray[np.float64]:
         """Return a numeric item field; shape [N]."""

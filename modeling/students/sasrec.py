@@ -67,8 +67,8 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(D, 3 * D)
         self.out = nn.Linear(D, D)
         self.feed_forward_norm = nn.LayerNorm(D)
-        self.up = nn.Linear(D, 4 * D)
-        self.down = nn.Linear(4 * D, D)
+        self.up = nn.Linear(D, D)
+        self.down = nn.Linear(D, D)
 
     def forward(self, x_BLD: torch.Tensor, mask_B1LL: torch.Tensor) -> torch.Tensor:
         B, L, D = x_BLD.shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -31,7 +31,7 @@ class DistributedContext:
     """Processes in the whole run."""
     local_rank: int = 0
     """Number of this process on its host, from 0; also the number of its device."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this process computes."""
 
     @property
@@ -106,7 +106,7 @@ def ensure_process_group(context: DistributedContext, timeout_seconds: float = 1
         os.environ.setdefault("LOCAL_RANK", str(context.local_rank))  # DeepSpeed reads it back
         dist.init_process_group(
             "nccl" if context.device.type == "cuda" else "gloo",
-            store=dist.HashStore(),
+            store=dist.HashStore(),  # type: ignore[attr-defined]
             rank=0,
             world_size=1,
             timeout=timedelta(seconds=timeout_seconds),
@@ -127,9 +127,9 @@ def _place(environment: Mapping[str, str]) -> _Place:
     missing = [name for name in _LAUNCHER_NAMES if name not in environment]
     if missing:
         raise RuntimeError(
-            f"the environment says this is a launched worker, but lacks {', '.join(missing)}. Start it "
-            "with `brewhouse train`, `deepspeed --module train.run` or `torchrun -m train.run`, or "
-            "unset RANK and WORLD_SIZE to run a single process"
+            f"{', '.join(missing)} not set, though RANK or WORLD_SIZE is: no launcher does that. "
+            "Start with `brewhouse train`, `deepspeed --module train.run` or `torchrun -m "
+            "train.run`, or unset both to run a single process"
         )
     return _Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 
@@ -141,8 +141,8 @@ def _device(local_rank: int) -> torch.device:
     visible = torch.cuda.device_count()
     if local_rank >= visible:
         raise RuntimeError(
-            f"this process is number {local_rank} on its host, but {visible} GPUs are visible to it. "
-            "Start as many processes as GPUs, and let every process see all of its host's GPUs"
+            f"this process is number {local_rank} on its host, but {visible} GPUs are visible to "
+            "it. Start as many processes as GPUs, and let every process see all of its host's GPUs"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
@@ -152,10 +152,11 @@ def _device(local_rank: int) -> torch.device:
 def _init_process_group(device: torch.device, timeout_seconds: float) -> None:
     if dist.is_initialized():
         return
+    cuda = device.type == "cuda"
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        "nccl" if cuda else "gloo",
         timeout=timedelta(seconds=timeout_seconds),
-        **({"device_id": device} if device.type == "cuda" else {}),
+        device_id=device if cuda else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""DeepSpeed behind a small front: the loop sees forward, backward, step, and nothing of ZeRO's stages."""
+"""DeepSpeed behind a small front: the loop sees backward and step, and nothing of ZeRO's stages."""
 
 from __future__ import annotations
 
@@ -20,15 +20,6 @@ log = logging.getLogger(__name__)
 
 _GATHER_ELEMENTS = 2**28
 """ZeRO-3 parameters brought together at a time when weights are saved: 1 GiB of fp32."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdamSettings:
-    """AdamW as in Loshchilov and Hutter 2019 (arXiv 1711.05101)."""
-
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,56 +177,48 @@ def initialize(
     settings: dict[str, Any],
     context: DistributedContext,
     *,
-    adam: AdamSettings = AdamSettings(),
-    max_grad_norm: float = 0.0,
     timeout_seconds: float = 1800.0,
 ) -> ZeroEngine:
-    """Put a model under ZeRO.
+    """Put a model under ZeRO, with AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
-    Without `partitioned_loading` every rank must have built the same weights; DeepSpeed then
-    broadcasts rank 0's and, under ZeRO-3, takes them apart.
+    Without `partitioned_loading` every rank must have built the same weights; ZeRO-3 then takes
+    them apart.
 
     Args:
         model: the whole model, with its trainable parameters marked.
-        groups: parameter groups for AdamW, each with its own `weight_decay`.
-        settings: the DeepSpeed config as a dict; its optimizer section is ignored.
+        groups: parameter groups, each with its own `weight_decay`.
+        settings: the DeepSpeed JSON as a dict without `auto`.
         context: this process's place.
-        adam: what AdamW needs besides learning rate and decay.
-        max_grad_norm: clip the whole gradient to this norm; 0 does not clip.
         timeout_seconds: how long a collective may wait.
     """
     ensure_process_group(context, timeout_seconds)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    max_grad_norm = float(settings.get("gradient_clipping", 0.0))
+    optimizer = _adamw(groups, settings, context)
     settings = {name: value for name, value in settings.items() if name != "optimizer"}
-    settings["gradient_clipping"] = max_grad_norm
-    settings.setdefault("steps_per_print", 2**31)
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
-    bf16 = settings.get("bf16", {}).get("enabled", False)
-    if stage == 0 and not bf16:
-        settings["gradient_clipping"] = 0.0  # clipped in _plain_step
+    if _stage(settings) == 0 and not settings.get("bf16", {}).get("enabled", False):
+        settings["gradient_clipping"] = 0.0  # _plain_step clips
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=_adamw(groups, settings, context, adam), config=settings
+        model=model.to(context.device), optimizer=optimizer, config=settings
     )
     return ZeroEngine(engine, context, max_grad_norm)
 
 
 def _adamw(
-    groups: list[dict[str, Any]],
-    settings: dict[str, Any],
-    context: DistributedContext,
-    adam: AdamSettings,
+    groups: list[dict[str, Any]], settings: dict[str, Any], context: DistributedContext
 ) -> torch.optim.Optimizer:
+    params = settings.get("optimizer", {}).get("params", {})
     options: dict[str, Any] = {
         "lr": 0.0,  # set before every step
-        "betas": (adam.beta1, adam.beta2),
-        "eps": adam.epsilon,
+        "betas": tuple(params.get("betas", (0.9, 0.999))),
+        "eps": params.get("eps", 1e-8),
     }
     offload = settings.get("zero_optimization", {}).get("offload_optimizer") or {}
     if offload.get("device", "none") != "none":
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return cast(torch.optim.Optimizer, DeepSpeedCPUAdam(groups, adamw_mode=True, **options))
-    if context.device.type == "cuda":
+    if context.device.type == "cuda" and not params.get("torch_adam"):
         try:
             from deepspeed.ops.adam import FusedAdam
 
@@ -243,7 +226,7 @@ def _adamw(
         except Exception as error:  # no nvcc on this machine: whatever the builder raises
             log.warning("DeepSpeed's FusedAdam cannot be built (%s): torch's fused AdamW", error)
             return torch.optim.AdamW(groups, fused=True, **options)
-    return torch.optim.AdamW(groups, **options)  # DeepSpeed's would compile C++ here
+    return torch.optim.AdamW(groups, **options)  # DeepSpeed's would compile C++ on a CPU
 
 
 @contextmanager
@@ -255,18 +238,22 @@ def partitioned_loading(
     For models that do not fit one process whole. Does nothing off stage 3. `deepspeed.zero.Init`
     alone is no substitute: it skips transformers' own weight initialisation.
     """
-    if settings.get("zero_optimization", {}).get("stage", 0) < 3:
+    if _stage(settings) < 3:
         yield
         return
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     ensure_process_group(context, timeout_seconds)
     # transformers keeps a weak reference: the integration lasts as long as this name.
-    alive = HfDeepSpeedConfig(dict(settings))
+    alive = HfDeepSpeedConfig(dict(settings))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         del alive
+
+
+def _stage(settings: dict[str, Any]) -> int:
+    return int(settings.get("zero_optimization", {}).get("stage", 0))
 
 
 def _chunks(

@@ -5,6 +5,7 @@ config, the device and the model's size decide. Nothing here imports deepspeed.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from train.config import TrainConfig
 from train.config_checks import ZERO_PRESETS
 from train.distributed.zero_json import AUTO, Settings, read_user_json, refuse_contradictions
 from train.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _OWNED: Final[dict[str, str]] = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
@@ -114,6 +117,11 @@ def deepspeed_config(
     """
     wanted = _wanted(config)
     stage = _stage(wanted, config.deepspeed)
+    if bf16 and stage == 0:
+        log.warning(
+            "ZeRO-0 in bf16 sums gradients in bf16 and trains worse than deepspeed=zero1, "
+            "which sums them in fp32 as zero2 and zero3 do"
+        )
     decided = _decided(config, world_size=world_size, bf16=bf16)
     automatic = decided | {
         # Gradients are summed in fp32: bfloat16 keeps 8 bits, less than many micro-batches and

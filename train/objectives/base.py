@@ -36,7 +36,8 @@ class Tally:
 
     def row(self, name: str) -> NDArray[np.float64]:
         """One kind of sum, per task."""
-        return self.sums[ROWS.index(name)]
+        values: NDArray[np.float64] = self.sums[ROWS.index(name)]
+        return values
 
     def total(self, name: str) -> float:
         """One kind of sum over all tasks."""

@@ -50,7 +50,7 @@ class LabelObjective:
         device = next(model.parameters()).device
         logits_MV = logits_at_labels(model, batch, device)
         choices_MC = torch.from_numpy(choices_of_labels(batch)).to(device)
-        loss, losses_M, mass_M, right_M = _CrossEntropy.apply(
+        loss, losses_M, mass_M, right_M = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
             logits_MV,
             torch.from_numpy(batch.label_tokens_M).to(device),
             torch.from_numpy(batch.label_weights_M).to(device, logits_MV.dtype),
@@ -88,9 +88,7 @@ def logits_at_branches(model: nn.Module, batch: MicroBatch, device: torch.device
 def _logits_at(
     model: nn.Module, batch: MicroBatch, positions: NDArray[np.int64], device: torch.device
 ) -> Tensor:
-    layout = TreeLayout.from_arrays(
-        batch.trunk_lengths, batch.branch_counts, batch.branch_lengths
-    )
+    layout = TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths)
     return label_logits(
         model,
         torch.from_numpy(batch.tokens_T).to(device),

@@ -1,0 +1,364 @@
+"""Packing is exact: a tree gives the logits and gradients of one prompt per target."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedModel, Qwen3Config
+
+import modeling.tree_attention as tree_attention
+from modeling.exactness import KeepDouble
+from modeling.scoring import label_logits
+from modeling.tree_attention import TreeLayout, register
+
+V = 61
+SIZES = {
+    "vocab_size": V,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.2,  # far from uniform outputs, so that a leak shows
+}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**SIZES),
+    "smollm2": lambda: LlamaConfig(**{**SIZES, "num_key_value_heads": 1}, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=10, tie_word_embeddings=True),
+    "mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
+}
+FOREST = TreeLayout((7, 0, 3, 5, 2, 0), ((3, 9, 2, 1), (4, 2), (), (6,), (11, 1, 30), (5,)))
+
+
+def build(name: str, implementation: str = "brewhouse_tree") -> PreTrainedModel:
+    register()
+    config = CONFIGS[name]()
+    if name == "mixtral":
+        config._experts_implementation = "eager"  # grouped_mm knows no fp64
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    return model.eval()
+
+
+def random_tokens(layout: TreeLayout, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, V, (layout.n_tokens,), generator=generator)
+
+
+def prompts(layout: TreeLayout) -> Iterator[tuple[list[int], list[int]]]:
+    """Per prompt (trunk + one branch): the row's indices, and which of them this prompt answers for.
+
+    Trunk tokens are answered for by the first prompt of their tree.
+    """
+    start = 0
+    for trunk, branches in zip(layout.trunk_lengths, layout.branch_lengths, strict=True):
+        trunk_rows = list(range(start, start + trunk))
+        start += trunk
+        if trunk and not branches:
+            yield trunk_rows, trunk_rows
+        for n, length in enumerate(branches):
+            rows = list(range(start, start + length))
+            yield trunk_rows + rows, (trunk_rows if n == 0 else []) + rows
+            start += length
+
+
+def one_prompt_each(model: PreTrainedModel, tokens_T: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
+    """The naive reference: stock attention, one prompt per branch, logits put back in row order."""
+    logits: dict[int, torch.Tensor] = {}
+    for rows, answers in prompts(layout):
+        out = model(input_ids=tokens_T[rows][None], use_cache=False).logits[0]
+        logits |= {row: out[rows.index(row)] for row in answers}
+    return torch.stack([logits[row] for row in range(layout.n_tokens)])
+
+
+def packed(model: PreTrainedModel, tokens_T: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
+    everywhere = torch.arange(layout.n_tokens)
+    return label_logits(model, tokens_T, layout.positions(), layout, everywhere)
+
+
+def gradients(model: PreTrainedModel, logits_TV: torch.Tensor, labels_T: torch.Tensor) -> list[torch.Tensor]:
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(logits_TV, labels_T, reduction="sum").backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def largest_differences(name: str, layout: TreeLayout, dtype: torch.dtype) -> tuple[float, float]:
+    """Of logits and of parameter gradients, packed against one prompt per target."""
+    model, reference = build(name).to(dtype), build(name, "sdpa").to(dtype)
+    tokens_T, labels_T = random_tokens(layout), random_tokens(layout, seed=1)
+    with KeepDouble():
+        ours, theirs = packed(model, tokens_T, layout), one_prompt_each(reference, tokens_T, layout)
+        assert ours.dtype == dtype
+        ours_grads = gradients(model, ours, labels_T)
+        theirs_grads = gradients(reference, theirs, labels_T)
+    assert len(ours_grads) == len(theirs_grads) == len(list(model.parameters()))
+    grads = max(
+        float((a - b).abs().max()) for a, b in zip(ours_grads, theirs_grads, strict=True)
+    )
+    return float((ours - theirs).detach().abs().max()), grads
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_a_packed_forest_equals_one_prompt_per_target(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    logits, grads = largest_differences(name, FOREST, dtype)
+    assert logits < tolerance
+    assert grads < tolerance * (1 if dtype == torch.float64 else 10)  # sums over the whole row
+
+
+LENGTHS = st.integers(1, 12)
+TREES = st.lists(st.tuples(st.integers(0, 15), st.lists(LENGTHS, max_size=5)), min_size=1, max_size=4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(trees=TREES.filter(lambda trees: any(trunk or branches for trunk, branches in trees)))
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mixtral"])
+def test_any_forest_is_exact(name: str, trees: list[tuple[int, list[int]]]) -> None:
+    layout = TreeLayout(
+        tuple(trunk for trunk, _ in trees), tuple(tuple(branches) for _, branches in trees)
+    )
+    logits, grads = largest_differences(name, layout, torch.float64)
+    assert logits < 1e-9
+    assert grads < 1e-9
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        TreeLayout((40,), ((3,) * 300,)),  # several blocks
+        TreeLayout((5,), ((200, 2, 140, 1, 127, 1),)),  # branches longer than trunk and block
+        TreeLayout((0,), ((7,) * 40,)),
+        TreeLayout((50,), ((9,),)),
+    ],
+    ids=["many branches", "long branches", "no trunk", "one branch"],
+)
+def test_blocks_are_exact(layout: TreeLayout) -> None:
+    logits, grads = largest_differences("llama", layout, torch.float64)
+    assert logits < 1e-9
+    assert grads < 1e-9
+
+
+def test_dense_reference_equals_tree_attention() -> None:
+    model, dense = build("qwen3").double(), build("qwen3", "brewhouse_dense").double()
+    tokens_T = random_tokens(FOREST)
+    with KeepDouble(), torch.no_grad():
+        ours, theirs = packed(model, tokens_T, FOREST), packed(dense, tokens_T, FOREST)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    tokens_T, labels_T = random_tokens(FOREST), random_tokens(FOREST, seed=1)
+    plain, checkpointed = build("llama").train(), build("llama").train()
+    checkpointed.gradient_checkpointing_enable({"use_reentrant": False})
+    expected = gradients(plain, packed(plain, tokens_T, FOREST), labels_T)
+    uses = FOREST.uses
+    got = gradients(checkpointed, packed(checkpointed, tokens_T, FOREST), labels_T)
+    assert FOREST.uses - uses == 2 * 3, "three layers, each computed again in the backward pass"
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_grouped_heads_copied_or_not_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens_T = build("llama").double(), random_tokens(FOREST)
+    with KeepDouble(), torch.no_grad():
+        ours = packed(model, tokens_T, FOREST)
+        monkeypatch.setattr(tree_attention, "_takes_grouped_heads", lambda *_: False)
+        copied = packed(model, tokens_T, FOREST)
+    torch.testing.assert_close(ours, copied, rtol=0, atol=1e-10)
+
+
+# What must break equality, and does.
+
+
+def test_without_position_reset_equality_breaks() -> None:
+    model, tokens_T = build("llama").double(), random_tokens(FOREST)
+    positions_T = torch.arange(FOREST.n_tokens)
+    with KeepDouble(), torch.no_grad():
+        right = one_prompt_each(build("llama", "sdpa").double(), tokens_T, FOREST)
+        wrong = label_logits(model, tokens_T, positions_T, FOREST, positions_T)
+    assert (right - wrong).abs().max() > 0.1
+
+
+def test_without_isolation_equality_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_earlier(trunk: int, block: tuple[int, ...]) -> torch.Tensor:
+        own = torch.ones(sum(block), sum(block), dtype=torch.bool).tril()
+        return torch.cat([own.new_ones(sum(block), trunk), own], dim=1)
+
+    monkeypatch.setattr(tree_attention, "_block_mask", all_earlier)
+    layout = TreeLayout(FOREST.trunk_lengths, FOREST.branch_lengths)  # a new one: masks are kept
+    logits, grads = largest_differences("llama", layout, torch.float64)
+    assert logits > 0.1
+    assert grads > 0.1
+
+
+def test_without_isolation_of_trees_equality_breaks() -> None:
+    joined = TreeLayout((12,), ((4,),))
+    apart = TreeLayout((5, 7), ((), (4,)))
+    tokens_T = random_tokens(apart)
+    model = build("llama")
+    with torch.no_grad():
+        right = one_prompt_each(build("llama", "sdpa"), tokens_T, apart)
+        wrong = label_logits(model, tokens_T, apart.positions(), joined, torch.arange(16))
+    assert (right - wrong).abs().max() > 0.1
+
+
+# Branches do not know of each other.
+
+
+def test_permuting_branches_permutes_their_logits() -> None:
+    lengths = (3, 9, 2, 5)
+    order = [2, 0, 3, 1]
+    layout = TreeLayout((6,), (lengths,))
+    shuffled = TreeLayout((6,), (tuple(lengths[i] for i in order),))
+    tokens_T = random_tokens(layout)
+    trunk, *branches = torch.arange(layout.n_tokens).split([6, *lengths])
+    rows = torch.cat([trunk, *(branches[i] for i in order)])
+    model = build("qwen3").double()
+    with KeepDouble(), torch.no_grad():
+        ours, permuted = packed(model, tokens_T, layout), packed(model, tokens_T[rows], shuffled)
+    torch.testing.assert_close(permuted, ours[rows], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_editing_a_branch_leaves_all_else_bit_equal(name: str) -> None:
+    layout = TreeLayout((6, 4), ((3, 9, 2), (5, 5)))
+    tokens_T = random_tokens(layout)
+    edited_T = tokens_T.clone()
+    edited_T[9:18] = (edited_T[9:18] + 1) % V  # the second branch of the first tree
+    with torch.no_grad():
+        before, after = packed(build(name), tokens_T, layout), packed(build(name), edited_T, layout)
+    others = torch.ones(layout.n_tokens, dtype=torch.bool)
+    others[9:18] = False
+    assert torch.equal(before[others], after[others])
+    assert not torch.equal(before[9:18], after[9:18])
+
+
+# Without a layout the model is a stock one.
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_plain_calls_are_stock_attention(name: str) -> None:
+    ours, stock = build(name), build(name, "sdpa")
+    tokens = torch.randint(1, V, (2, 14), generator=torch.Generator().manual_seed(0))
+    padding = torch.ones_like(tokens)
+    padding[0, :5] = 0
+    with torch.no_grad():
+        assert torch.equal(ours(tokens).logits, stock(tokens).logits)
+        padded = (model(tokens, attention_mask=padding).logits for model in (ours, stock))
+        torch.testing.assert_close(*(logits[0, 5:] for logits in padded))
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "attention_mask": padding}
+    assert torch.equal(ours.generate(tokens, **options), stock.generate(tokens, **options))
+
+
+# What a layout says of itself.
+
+
+def test_positions_restart_at_the_end_of_the_trunk() -> None:
+    layout = TreeLayout.from_arrays([3, 0], torch.tensor([2, 1]), torch.tensor([2, 1, 4]))
+    assert layout == TreeLayout((3, 0), ((2, 1), (4,)))
+    assert layout.positions().tolist() == [0, 1, 2, 3, 4, 3, 0, 1, 2, 3]
+    assert layout.positions().dtype == torch.int64
+    assert layout.n_tokens == 10
+    assert layout.longest_path == 5
+
+
+def test_dense_mask_by_hand() -> None:
+    expected = [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],  # branch of two
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],  # branch of one
+        [0, 0, 0, 0, 0, 1],  # the next tree
+    ]
+    assert TreeLayout((2, 1), ((2, 1), ())).dense_mask().int().tolist() == expected
+
+
+def test_masks_are_built_once_and_shared_by_equal_blocks() -> None:
+    layout = TreeLayout((9, 9), ((4,) * 64, (4,) * 64))
+    segments = layout.segments(torch.device("cpu"))
+    assert segments is layout.segments(torch.device("cpu"))
+    masks = {id(segment.mask_QK) for segment in segments if segment.mask_QK is not None}
+    assert len(masks) == 1
+    assert [s.stop - s.start for s in segments] == [9, 128, 128, 9, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (([3], [2], [1]), "1 counts that sum to 2, 1 branches"),
+        (([3, 1], [1], [1]), "2 trunks, 1 counts"),
+        (([3], [1], [0]), "tree 0 has a branch of 0 tokens"),
+        (([-1], [1], [2]), "tree 0 has a trunk of -1 tokens"),
+        (([0], [0], []), "0 tokens"),
+    ],
+)
+def test_an_impossible_layout_is_refused(arrays: tuple[list[int], ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TreeLayout.from_arrays(*arrays)
+
+
+# What cannot be exact is refused.
+
+
+def forward(model: PreTrainedModel, layout: TreeLayout, **kwargs: object) -> None:
+    model(
+        input_ids=random_tokens(layout)[None],
+        position_ids=layout.positions()[None],
+        tree_layout=layout,
+        **{"use_cache": False, **kwargs},
+    )
+
+
+def test_misuse_of_a_layout_is_refused() -> None:
+    model, layout = build("llama"), TreeLayout((4,), ((2, 3),))
+    with pytest.raises(ValueError, match="one row of 9 tokens, but LlamaAttention got 1 rows of 8"):
+        model(input_ids=torch.zeros(1, 8, dtype=torch.long), tree_layout=layout, use_cache=False)
+    with pytest.raises(ValueError, match="exclude each other"):
+        forward(model, layout, attention_mask=torch.tensor([[0] + [1] * 8]))
+    cache = model(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="cannot be used with a key-value cache"):
+        forward(model, layout, past_key_values=cache, use_cache=True)
+
+
+def test_attention_dropout_is_refused_in_training_only() -> None:
+    model, layout = build("llama"), TreeLayout((4,), ((2, 3),))
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    forward(model, layout)
+    with pytest.raises(ValueError, match="set config.attention_dropout to 0"):
+        forward(model.train(), layout)
+
+
+def test_a_window_is_refused_only_where_it_would_cut() -> None:
+    config = MixtralConfig(**SIZES, num_local_experts=2, sliding_window=9)
+    register()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="brewhouse_tree").eval()
+    fits, cut = TreeLayout((6, 6), ((3, 3), (2,))), TreeLayout((6,), ((4, 1),))
+    forward(model, fits)
+    with pytest.raises(ValueError, match="window of 9 tokens, and the longest trunk with branch has 10"):
+        forward(model, cut)
+    with pytest.raises(ValueError, match="sliding window of 9 tokens and this row has 12"):
+        model(input_ids=torch.zeros(1, 12, dtype=torch.long), use_cache=False)
+
+
+def test_another_formula_is_refused() -> None:
+    layer = build("llama").model.layers[0].self_attn
+    x = torch.zeros(1, 4, 9, 6)
+    for name in ("softcap", "s_aux", "position_bias"):
+        with pytest.raises(ValueError, match=f"computes attention with {name}"):
+            tree_attention.tree_attention(
+                layer, x, x, x, None, tree_layout=TreeLayout((4,), ((2, 3),)), **{name: 1.0}
+            )
+
+
+def test_a_model_that_drops_the_layout_is_noticed() -> None:
+    model, layout = build("llama", "sdpa"), TreeLayout((4,), ((2, 3),))
+    with pytest.raises(ValueError, match="did not hand `tree_layout` to its attention layers"):
+        packed(model, random_tokens(layout), layout)

@@ -1,0 +1,235 @@
+"""A language model's answers to an evaluation set, computed by all ranks together.
+
+Label and choice tasks: probabilities of the answer tokens at the answer cue, from fp32 logits. Title
+tasks: the place of the right item among all known items that are not in the history, ranked by
+log p(title | prompt). Nothing is sampled.
+
+Shapes: T tokens, M label positions, V vocabulary, N items of the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_pipeline.packing import pack
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks.base import Task
+from data_pipeline.tree import Branch, Tree
+from modeling.scoring import choice_probabilities, label_logits, score_continuations
+from modeling.tree_attention import TreeLayout
+from train.distributed import DistributedContext
+from train.evaluation.baselines.base import seen_items
+from train.evaluation.questions import Asked, answered
+from train.evaluation.scores import TargetScores
+from train.progress import show_progress
+
+_BOUND_SLACK = 1e-2  # nats; far above the noise of two ways to compute the same fp32 logit
+
+Key = tuple[int, int]
+"""(tree, branch) of a target"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One scored target, small enough to send to another rank."""
+
+    probabilities: tuple[float, ...] = ()
+    label_mass: float = float("nan")
+    better: int = -1
+    tied: int = 0
+
+
+@torch.no_grad()
+def predict(
+    model: torch.nn.Module,
+    trees: Sequence[Tree],
+    tasks: Sequence[Task],
+    store: TokenStore,
+    context: DistributedContext,
+    *,
+    max_tokens: int,
+    description: str = "scoring",
+) -> dict[str, TargetScores]:
+    """Score every target of the trees; every rank gets all of them.
+
+    Args:
+        model: a causal LM from `modeling.backbone`, on the context's device.
+        trees: the evaluation set, the same on every rank.
+        tasks: what `Branch.task` indexes.
+        store: token store of the trees: its items are the catalog of title tasks.
+        context: this rank and the others; rank r scores trees r, r + world size, ...
+        max_tokens: tokens of one micro-batch.
+        description: shown with the progress.
+
+    Raises:
+        ValueError: a probability is not finite.
+        RuntimeError: a target was scored twice or not at all.
+    """
+    was_training = model.training
+    model.eval()
+    mine = range(context.rank, len(trees), context.world_size)
+    progress = show_progress(len(mine), description, silent=not context.is_main)
+    answers: dict[Key, _Answer] = {}
+    for numbers in _batches(trees, mine, max_tokens):
+        batch = [trees[i] for i in numbers]
+        answers.update(_score_batch(model, batch, numbers, tasks, store, context, max_tokens))
+        progress.advance(len(numbers))
+    progress.close()
+    model.train(was_training)
+    merged = _merged(context.all_gather_object(answers), trees)
+    return _by_task(merged, trees, tasks)
+
+
+def _batches(trees: Sequence[Tree], mine: range, max_tokens: int) -> Iterator[list[int]]:
+    """Consecutive trees of this rank up to `max_tokens` tokens together; at least one."""
+    numbers: list[int] = []
+    used = 0
+    for number in mine:
+        size = _n_tokens(trees[number])
+        if numbers and used + size > max_tokens:
+            yield numbers
+            numbers, used = [], 0
+        numbers.append(number)
+        used += size
+    if numbers:
+        yield numbers
+
+
+def _n_tokens(tree: Tree) -> int:
+    return len(tree.trunk) + sum(len(branch.tokens) for branch in tree.branches)
+
+
+def _score_batch(
+    model: torch.nn.Module,
+    trees: list[Tree],
+    numbers: list[int],
+    tasks: Sequence[Task],
+    store: TokenStore,
+    context: DistributedContext,
+    max_tokens: int,
+) -> dict[Key, _Answer]:
+    batch = pack(trees, len(tasks))
+    layout = TreeLayout.from_arrays(
+        batch.trunk_lengths, batch.branch_counts, batch.branch_lengths
+    )
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, device=context.device)
+
+    # Labels come in the order of the branches; the supervised history behind them is not asked.
+    keys = [(n, b) for n, tree in zip(numbers, trees, strict=True) for b in range(len(tree.branches))]
+    branches = [branch for tree in trees for branch in tree.branches]
+    ends = np.cumsum([len(branch.answer) for branch in branches])
+    places_M = batch.label_positions_M[: ends[-1] if len(ends) else 0]
+    logits_MV = label_logits(
+        model, tensor(batch.tokens_T), tensor(batch.positions_T), layout, tensor(places_M)
+    )
+    firsts = ends - [len(branch.answer) for branch in branches]
+    probabilities, mass = choice_probabilities(
+        logits_MV[tensor(firsts)], tensor(batch.choice_tokens), tensor(batch.choice_offsets)
+    )
+    p_C, mass_B = probabilities.cpu().numpy(), mass.cpu().numpy()
+    if not (np.isfinite(p_C).all() and np.isfinite(mass_B).all()):
+        raise ValueError(
+            f"the model gave a probability that is not finite, in trees {numbers}: the run "
+            "diverged or its weights are damaged; evaluate an earlier checkpoint"
+        )
+    answers = {}
+    owners = [tree for tree in trees for _ in tree.branches]
+    for row, (key, branch, tree) in enumerate(zip(keys, branches, owners, strict=True)):
+        if len(branch.choices):
+            own = slice(batch.choice_offsets[row], batch.choice_offsets[row + 1])
+            answers[key] = _Answer(tuple(p_C[own].tolist()), float(mass_B[row]))
+        else:
+            label_logits_mV = logits_MV[firsts[row] : ends[row]]
+            better, tied = _place(model, tree, branch, label_logits_mV, store, max_tokens)
+            answers[key] = _Answer(better=better, tied=tied)
+    return answers
+
+
+def _place(
+    model: torch.nn.Module,
+    tree: Tree,
+    branch: Branch,
+    logits_mV: torch.Tensor,
+    store: TokenStore,
+    max_tokens: int,
+) -> tuple[int, int]:
+    """How many items of the catalog are likelier than the right one, and how many as likely.
+
+    Exact, though most items are never scored: a title is at most as likely as its first token, so
+    items whose first token is already less likely than the whole right title stand below it.
+    """
+    right = branch.question.label
+    log_p_mV = logits_mV.double().log_softmax(-1)
+    answer = torch.as_tensor(branch.answer.astype(np.int64), device=log_p_mV.device)
+    score = float(log_p_mV.gather(1, answer[:, None]).sum())
+    catalog = np.setdiff1d(
+        store.statistics.known_items,
+        seen_items(store, Asked(tree.moment, branch.subject, branch.question)),
+    )
+    if right not in catalog:
+        return len(catalog), 0  # never learned of, or already met: it cannot be recommended
+    titles = {int(item): store.title_tokens(int(item)) for item in catalog}
+    first_N = torch.as_tensor(np.array([ids[0] for ids in titles.values()], np.int64))
+    bound_N = log_p_mV[0][first_N.to(log_p_mV.device)].cpu().numpy()
+    reachable = catalog[bound_N >= score - _BOUND_SLACK]
+    if right not in reachable:
+        raise RuntimeError(f"item {right} scores above its own bound: the model is not causal")
+    prompt = branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
+    score_R = score_continuations(
+        model,
+        np.concatenate([tree.trunk, prompt]),
+        [titles[int(item)] for item in reachable],
+        max_tokens=max(max_tokens, len(tree.trunk) + len(branch.tokens) + 512),
+    )
+    of_right = score_R[reachable == right][0]
+    # Items with the same title have the same tokens and tie; other scores differ by more.
+    return int((score_R > of_right).sum()), int((score_R == of_right).sum()) - 1
+
+
+def _merged(parts: Sequence[dict[Key, _Answer]], trees: Sequence[Tree]) -> dict[Key, _Answer]:
+    """The ranks' answers together: every target exactly once."""
+    merged: dict[Key, _Answer] = {}
+    for part in parts:
+        twice = merged.keys() & part.keys()
+        if twice:
+            raise RuntimeError(f"{len(twice)} targets were scored twice, first {min(twice)}")
+        merged.update(part)
+    expected = sum(len(tree.branches) for tree in trees)
+    if len(merged) != expected:
+        raise RuntimeError(
+            f"{len(merged)} of {expected} targets were scored: the result would be incomplete"
+        )
+    return merged
+
+
+def _by_task(
+    answers: dict[Key, _Answer], trees: Sequence[Tree], tasks: Sequence[Task]
+) -> dict[str, TargetScores]:
+    asked: list[list[Asked]] = [[] for _ in tasks]
+    given: list[list[_Answer]] = [[] for _ in tasks]
+    for number, tree in enumerate(trees):
+        for place, branch in enumerate(tree.branches):
+            asked[branch.task].append(Asked(tree.moment, branch.subject, branch.question))
+            given[branch.task].append(answers[number, place])
+    return {
+        task.name: _scores(task, asked[index], given[index]) for index, task in enumerate(tasks)
+    }
+
+
+def _scores(task: Task, asked: Sequence[Asked], given: Sequence[_Answer]) -> TargetScores:
+    if task.kind == "title":
+        better_N = np.array([one.better for one in given], np.int64)
+        tied_N = np.array([one.tied for one in given], np.int64)
+        return answered(task, asked, places=(better_N, tied_N))
+    return answered(
+        task,
+        asked,
+        probabilities=[one.probabilities for one in given],
+        label_mass=[one.label_mass for one in given],
+    )
