@@ -64,10 +64,13 @@ class AuditReport:
         return "\n".join(_markdown(self))
 
 
-def audit(corpus: Corpus, split: SplitConfig) -> AuditReport:
+def audit(corpus: Corpus, split: SplitConfig | Split) -> AuditReport:
     """Measure a corpus and check what would make results on it worthless.
 
-    A corpus that cannot be split as asked is a finding of level `error`, not an exception.
+    Args:
+        corpus: an opened corpus.
+        split: how it is to be split, or a split already made. A corpus that cannot be split as
+            asked is a finding of level `error`, not an exception.
     """
     findings = [
         checks.check_time(corpus),
@@ -113,9 +116,10 @@ def _names(fields: Sequence[Any]) -> list[str]:
     return [field.name for field in fields]
 
 
-def _split(corpus: Corpus, config: SplitConfig) -> tuple[Split | None, AuditCheck]:
+def _split(corpus: Corpus, split: SplitConfig | Split) -> tuple[Split | None, AuditCheck]:
     try:
-        split = split_events(corpus.user_offsets_U1, corpus.time_E, config)
+        if isinstance(split, SplitConfig):
+            split = split_events(corpus.user_offsets_U1, corpus.time_E, split)
     except DataError as error:
         return None, AuditCheck(
             name="split", level="error", message=f"{error.message}: {error.remedy}", measured={}
@@ -123,7 +127,7 @@ def _split(corpus: Corpus, config: SplitConfig) -> tuple[Split | None, AuditChec
     counts: dict[str, int] = split.card["counts"]
     shares = ", ".join(f"{phase} {percent(n / len(split.phase_E))}" for phase, n in counts.items())
     return split, AuditCheck(
-        name="split", level="ok", message=f"{config.method}: {shares}.", measured=counts
+        name="split", level="ok", message=f"{split.card['method']}: {shares}.", measured=counts
     )
 
 

@@ -26,7 +26,7 @@ from data_pipeline.store import (
     StoreCard,
     TokenStore,
 )
-from data_pipeline.tasks.texts import prompt_texts
+from data_pipeline.tasks.texts import answer_texts, prompt_texts
 from data_pipeline.tokenizer import Ids, TextEncoder, train_tokenizer
 from data_pipeline.verbalize import AGES, Budget, NumberWords, Verbalizer, action_text
 
@@ -208,10 +208,15 @@ def _encoder(
 
 
 def _training_texts(corpus: Corpus, verbalizer: Verbalizer, styles: Sequence[str]) -> Iterator[str]:
-    """Every text a prompt can hold; prompts' own words often, since they stand in each prompt."""
+    """Every text a prompt can hold; prompts' own words often, since they stand in each prompt.
+
+    Answers come so often that each becomes one token, whatever the size of the vocabulary.
+    """
     own = prompt_texts(corpus.card.item_noun)
     for _ in range(200):
         yield from own
+    for _ in range(4000):
+        yield from answer_texts()
     for row in _rows(corpus.items):
         for style in styles:
             yield f" {verbalizer.record(row, style)}\n"

@@ -11,7 +11,14 @@ Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    slots=True,
+    config=ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    ),
+)
 class MixtureConfig:
     """A mixture: a pure function (seed, index) -> tree over tasks and corpora."""
 

@@ -25,12 +25,11 @@ PACKAGES = ("data_pipeline", "modeling", "train", "launch")
 THEME = Theme(
     {
         "role.trunk": "cyan",
-        "role.instruction": "green",
-        "role.branch": "default",
+        "role.branch": "green",
         "role.answer": "bold black on yellow",
-        "role.label": "bold magenta",
+        "role.choices": "magenta",
         "role.heading": "bold underline",
-        "role.token": "dim",
+        "role.note": "dim",
         "next": "bold cyan",
         "problem": "bold red",
     }

@@ -19,18 +19,10 @@ if TYPE_CHECKING:
 def print_tree(
     tree: Tree, store: TokenStore, tasks: Sequence[Task], *, tokens: bool = False
 ) -> None:
-    """Print one tree; with `tokens` also the ids that its texts stand for."""
+    """Print one tree; with `tokens` also the ids that it is fed as."""
     from data_pipeline.preview import render_tree
 
-    out.print(coloured(render_tree(tree, store, tasks)), soft_wrap=True)
-    if tokens:
-        out.print(Text("token ids", style="role.heading"))
-        out.print(Text(f"trunk: {tree.trunk.tolist()}", style="role.token"), soft_wrap=True)
-        for branch in tree.branches:
-            line = (
-                f"{tasks[branch.task].name}: {branch.tokens.tolist()} -> {branch.answer.tolist()}"
-            )
-            out.print(Text(line, style="role.token"), soft_wrap=True)
+    out.print(coloured(render_tree(tree, store, tasks, with_ids=tokens)), soft_wrap=True)
 
 
 def coloured(spans: Sequence[Span]) -> Text:

@@ -57,7 +57,9 @@ def _data_stages() -> list[Stage]:
 
 
 def _training_stages(procs: str) -> list[Stage]:
-    recipe, lora_recipe = (_recipe(f"{name}.yaml") for name in ("tiny_movielens", "tiny_lora"))
+    recipe, lora_recipe = (
+        _recipe(f"{name}.yaml") for name in ("tiny_movielens", "tiny_movielens_lora")
+    )
     return [
         Stage(
             name="train",

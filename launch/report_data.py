@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from train.evaluation.results import Results, read_results
+
 Json = Mapping[str, Any]
 
 
@@ -24,8 +26,8 @@ class RunFiles:
     config: Json
     steps: Sequence[Json]
     """Lines of metrics.jsonl."""
-    evaluations: Mapping[str, Json]
-    """File name without ending -> content of evaluation/NAME.json."""
+    results: Mapping[str, Results]
+    """File name without ending -> evaluation/NAME.json."""
     examples: Sequence[Json]
     students: Mapping[str, Json]
     exports: Mapping[str, Json]
@@ -38,7 +40,7 @@ class RunFiles:
     @property
     def has_anything(self) -> bool:
         """Whether there is anything to report about."""
-        return bool(self.config or self.steps or self.evaluations)
+        return bool(self.config or self.steps or self.results)
 
 
 @dataclass(slots=True)
@@ -62,6 +64,13 @@ class _Reader:
         if content is not None and not isinstance(content, dict):
             self.notes.append(f"`{self._shown(path)}` holds no JSON object and was left out")
         return content if isinstance(content, dict) else {}
+
+    def results(self, path: Path) -> Results | None:
+        try:
+            return read_results(path)
+        except ValueError as error:
+            self.notes.append(f"`{self._shown(path)}` was left out: {error}")
+            return None
 
     def lines(self, path: Path) -> list[Json]:
         """Complete lines of a JSONL file; a killed run may leave half a line at its end."""
@@ -108,11 +117,6 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
     """
     reader = _Reader(run_dir)
     config = reader.yaml(run_dir / "config.yaml")
-    evaluations = {
-        path.stem: content
-        for path in sorted((run_dir / "evaluation").glob("*.json"))
-        if (content := reader.mapping(path))
-    }
     # Examples may stand beside the results or in the run itself.
     content = reader.json(run_dir / "examples.json")
     examples = content.get("examples", []) if isinstance(content, dict) else content or []
@@ -120,7 +124,11 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
         folder=run_dir,
         config=config,
         steps=reader.lines(run_dir / "metrics.jsonl"),
-        evaluations={name: value for name, value in evaluations.items() if "rows" in value},
+        results={
+            path.stem: content
+            for path in sorted((run_dir / "evaluation").glob("*.json"))
+            if (content := reader.results(path))
+        },
         examples=[example for example in examples if isinstance(example, dict)],
         students=_named(reader, run_dir, "students/*/metrics.json"),
         exports=_named(reader, run_dir, "**/exports/*/proof.json"),
@@ -132,7 +140,7 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
     reader.missing(files.config, "config.yaml", "this folder is no run, or was not trained")
     reader.missing(files.audit, "audit of the data", "`brewhouse data audit CORPUS` writes it")
     reader.missing(files.steps, "training metrics", "`brewhouse train CONFIG.yaml` writes them")
-    reader.missing(files.evaluations, "evaluation", f"`brewhouse eval {run}` writes it")
+    reader.missing(files.results, "evaluation", f"`brewhouse eval {run}` writes it")
     reader.missing(files.students, "student", f"`brewhouse distill {run} --student sasrec`")
     reader.missing(files.exports, "export", f"`brewhouse export {run} --to merged`")
     return files

@@ -103,7 +103,7 @@ def loss_picture(curve: Curve) -> Picture:
     return _picture(curve.title, alt, PANEL_INCHES, draw)
 
 
-def forest_picture(title: str, metric: str, rows: Sequence[ForestRow]) -> Picture:
+def forest_picture(title: str, caption: str, rows: Sequence[ForestRow]) -> Picture:
     """Tasks under each other: the model's value with its interval, and what it must beat."""
 
     def draw(axes: Axes, ink: Ink) -> None:
@@ -126,7 +126,7 @@ def forest_picture(title: str, metric: str, rows: Sequence[ForestRow]) -> Pictur
                 )  # fmt: skip
         axes.set_yticks(y_R, [row.label for row in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel(metric)
+        axes.set_xlabel(caption)
         axes.margins(x=0.06)
         legend = axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, frameon=False, fontsize=8,
@@ -135,9 +135,9 @@ def forest_picture(title: str, metric: str, rows: Sequence[ForestRow]) -> Pictur
         for text in legend.get_texts():
             text.set_color(ink.text)
 
-    values = "; ".join(f"{row.label} {row.value:.3f}" for row in rows)
-    size = (FOREST_WIDTH, 1.0 + 0.34 * len(rows))
-    return _picture(title, f"{metric}: {values}.", size, draw)
+    values = "; ".join(f"{row.label} {row.value:.3f}".replace("\n", " ") for row in rows)
+    size = (FOREST_WIDTH, 0.95 + 0.42 * len(rows))
+    return _picture(title, f"{values}.", size, draw)
 
 
 def _picture(

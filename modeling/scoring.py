@@ -1,4 +1,4 @@
-"""Scores of answers: logits at label positions, probabilities of label tokens, likelihoods of texts.
+"""Scores of answers: logits at label positions, label probabilities, likelihoods of texts.
 
 Nothing here ever holds a tensor of tokens x vocabulary: hidden states are gathered first, the head
 runs on them in chunks.
@@ -9,6 +9,7 @@ P context length, N continuations, R rows of hidden states that are asked for, D
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ def choice_probabilities(
 def _log_sum_exp(logits_RV: torch.Tensor) -> torch.Tensor:
     """The softmax's denominator per row, fp64 [R], in chunks of rows."""
     rows = max(1, LOGITS_AT_ONCE // logits_RV.shape[1])
-    total_R = torch.cat([chunk.logsumexp(-1) for chunk in logits_RV.split(rows)]).double()
+    total_R = torch.cat([chunk.logsumexp(-1) for chunk in torch.split(logits_RV, rows)]).double()
     if not total_R.isfinite().all():
         row = int((~total_R.isfinite()).nonzero()[0, 0])
         raise ValueError(
@@ -140,7 +141,7 @@ def score_continuations(
     *,
     max_tokens: int = 8192,
 ) -> np.ndarray:
-    """log p(continuation | context) of every continuation, exact, float64 [N].
+    """Exact log p(continuation | context) of every continuation, float64 [N].
 
     The context is the trunk and is encoded once per pass; continuations are its branches. The
     last token of a continuation is predicted, never fed; the first is predicted from the context.
@@ -221,7 +222,9 @@ def _score_pass(
     branches = [feed.tokens for feed in feeds if feed.tokens]
     layout = TreeLayout((len(context),), (tuple(map(len, branches)),))
     tokens_T = torch.tensor([*context, *(token for branch in branches for token in branch)])
-    rows, labels, readers = [], [], []
+    rows: list[int] = []
+    labels: list[int] = []
+    readers: list[int] = []
     start = len(context)
     for feed in feeds:
         for n in feed.texts:
@@ -238,7 +241,7 @@ def _score_pass(
 def _picked_log_probabilities(
     head: torch.nn.Module, hidden_TD: torch.Tensor, rows: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """log p(labels[i]) at hidden state rows[i], float64; the head runs once per distinct row."""
+    """Float64 log p(labels[i]) at hidden state rows[i]; the head runs once per distinct row."""
     order = np.argsort(rows, kind="stable")
     distinct, position = np.unique(rows[order], return_inverse=True)
     hidden_RD = hidden_TD[torch.from_numpy(distinct).to(hidden_TD.device)]
@@ -257,8 +260,9 @@ def _picked_log_probabilities(
 
 def _body_and_head(model: torch.nn.Module) -> tuple[Body, torch.nn.Module]:
     """The decoder without its head, and the head, so that logits can be made in chunks."""
-    unwrap = getattr(model, "get_base_model", None)  # peft: LoRA layers sit inside this model
-    causal = unwrap() if callable(unwrap) else model
+    causal: Any = model
+    if hasattr(causal, "get_base_model"):  # peft: LoRA layers sit inside this model
+        causal = causal.get_base_model()
     decoder = causal.base_model
     device = next(causal.parameters()).device
 
@@ -297,5 +301,5 @@ def _check_plain_head(
 
 
 def _vocabulary(head: torch.nn.Module) -> int:
-    weight: torch.Tensor = getattr(head, "base_layer", head).weight  # peft may wrap the head
-    return weight.shape[0]
+    linear: Any = getattr(head, "base_layer", head)  # peft may wrap it
+    return int(linear.weight.shape[0])

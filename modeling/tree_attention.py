@@ -96,7 +96,7 @@ class TreeLayout:
         branch_counts: Sequence[int] | np.ndarray | torch.Tensor,
         branch_lengths: Sequence[int] | np.ndarray | torch.Tensor,
     ) -> "TreeLayout":
-        """Build from flat integers: per tree its trunk and its number of branches, then all branches.
+        """Build from flat integers: per tree its trunk and number of branches, then all branches.
 
         Raises:
             ValueError: the counts do not add up to the number of branches.
@@ -106,8 +106,9 @@ class TreeLayout:
         )
         if len(trunks) != len(counts) or sum(counts) != len(lengths) or min(counts, default=0) < 0:
             raise ValueError(
-                f"branch counts must be one per trunk and add up to the branches: got {len(trunks)} "
-                f"trunks, {len(counts)} counts that sum to {sum(counts)}, {len(lengths)} branches"
+                f"branch counts must be one per trunk and add up to the branches: got "
+                f"{len(trunks)} trunks, {len(counts)} counts that sum to {sum(counts)}, "
+                f"{len(lengths)} branches"
             )
         rest = iter(lengths)
         return cls(
@@ -140,7 +141,7 @@ class TreeLayout:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
     def dense_mask(self) -> torch.Tensor:
-        """Which key (column) a query (row) sees, bool [T, T]. Quadratic: for tests and small rows."""
+        """Which key (column) a query (row) sees, bool [T, T]; quadratic, for small rows."""
         trees, branches, lengths = zip(
             *((tree, branch, length) for tree, branch, _, length in self._pieces()), strict=True
         )
@@ -201,8 +202,9 @@ def _blocks(branches: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def _block_mask(trunk: int, block: tuple[int, ...]) -> torch.Tensor:
     """Bool [Q, trunk + Q]: all of the trunk, and the earlier tokens of one's own branch."""
-    own_QQ = torch.block_diag(*(torch.ones(n, n, dtype=torch.bool).tril() for n in block))
-    return torch.cat([own_QQ.new_ones(sum(block), trunk), own_QQ.bool()], dim=1)
+    branch_Q = torch.arange(len(block)).repeat_interleave(torch.tensor(block))
+    own_QQ = (branch_Q[:, None] == branch_Q[None, :]).tril()
+    return torch.cat([own_QQ.new_ones(sum(block), trunk), own_QQ], dim=1)
 
 
 def tree_attention(

@@ -230,7 +230,7 @@ def test_another_owner_of_our_names_is_noticed(
 
 
 def test_tests_mirror_the_packages() -> None:
-    allowed = {*PACKAGES, "integration", "distributed", "golden"}
+    allowed = {*PACKAGES, "integration", "distributed", "golden", "support"}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     assert folders - {"__pycache__"} <= allowed
 

@@ -266,6 +266,7 @@ def check_same_run(checkpoint: Path, saved: TrainerState, now: TrainerState) -> 
     Raises:
         CheckpointError: says which part differs, and the cure.
     """
+    _check_match(checkpoint, saved, now, "seed")
     parts = sorted(set(saved.fingerprints) | set(now.fingerprints))
     changed = [part for part in parts if saved.fingerprints.get(part) != now.fingerprints.get(part)]
     if changed:
@@ -283,10 +284,8 @@ def check_same_run(checkpoint: Path, saved: TrainerState, now: TrainerState) -> 
             f"{checkpoint} was saved with save_only_model=true and has no optimizer state. Start a "
             f"new run from its weights with model_name_or_path={checkpoint}"
         )
-    for name, cure in _MUST_MATCH.items():
-        before, after = getattr(saved, name), getattr(now, name)
-        if before != after:
-            raise CheckpointError(f"{checkpoint} has {name} {before}, this run {after}. {cure}")
+    for name in _MUST_MATCH:
+        _check_match(checkpoint, saved, now, name)
 
 
 _MUST_MATCH = {
@@ -297,6 +296,14 @@ _MUST_MATCH = {
     "start a new run from the weights with model_name_or_path",
     "zero_stage": "Each ZeRO stage keeps optimizer state in its own form: set deepspeed back",
 }
+
+
+def _check_match(checkpoint: Path, saved: TrainerState, now: TrainerState, name: str) -> None:
+    before, after = getattr(saved, name), getattr(now, name)
+    if before != after:
+        raise CheckpointError(
+            f"{checkpoint} has {name} {before}, this run {after}. {_MUST_MATCH[name]}"
+        )
 
 
 def _fresh_folder(partial: Path) -> None:

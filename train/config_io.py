@@ -306,8 +306,8 @@ def _problems(
         cause = detail.get("ctx", {}).get("error")
         path = _reached(detail["loc"], data)
         if isinstance(cause, ValueError):
-            keys = getattr(cause, "keys", ()) or (".".join(path),)
-            located = _located(str(cause), tuple(keys[0].split(".")) if keys[0] else (), origins)
+            keys = getattr(cause, "keys", ()) or (".".join(_named(str(cause), path, origins)),)
+            located = _located(str(cause), tuple(keys[0].split(".")), origins)
             found[(*path, str(cause))] = ConfigError(str(located), keys=keys)
         elif detail["type"] == "missing" and isinstance(_at(data, path), dict):
             path = (*path, str(detail["loc"][-1]))
@@ -319,6 +319,12 @@ def _problems(
             text = f"{'.'.join(path)}: got {_shown(given)}, wanted {describe(schema, path, given)}."
             found[path] = _located(text, path, origins)
     return list(found.values())
+
+
+def _named(text: str, section: KeyPath, origins: Origins) -> KeyPath:
+    """The key that a section's own message speaks of: the longest that it names."""
+    inside = [path for path in origins if path[: len(section)] == section]
+    return max((path for path in inside if ".".join(path) in text), key=len, default=section)
 
 
 def _reached(loc: tuple[int | str, ...], data: Any) -> KeyPath:

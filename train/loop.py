@@ -55,6 +55,7 @@ class Parts:
     """Write a checkpoint; called on all ranks."""
     evaluate: Callable[[int], None]
     """Score validation targets and record them under this step; called on all ranks."""
+    seed: int
     max_steps: int
     logging_steps: int
     save_steps: int
@@ -132,6 +133,8 @@ def train_step(
         learning_rate: of this step's update.
     """
     engine, context = parts.engine, parts.context
+    # Dropout of a step is a function of the step as well: a resumed run draws the same.
+    torch.manual_seed(step_seed(parts.seed, number, context.rank))
     # DeepSpeed takes the mean over the ranks; ours is a sum over the ranks, by the global weight.
     scale = context.world_size / global_weight
     sums: list[torch.Tensor] = []
@@ -159,6 +162,11 @@ def train_step(
         trees for trees, s in zip(indices, sums, strict=True) if not bool(s.isfinite().all())
     ]
     return Step(tally, outcome, verdict, suspects)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's own random numbers in one step on one rank."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _advance(parts: Parts, state: TrainerState, step: Step, seconds: float) -> None:

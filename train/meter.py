@@ -18,7 +18,6 @@ class Meter:
     Args:
         names: column names of the tallies: the tasks, and the supervised history.
         device: where this process computes.
-        world_size: processes of the run.
         counter: counts operations; None, as an unknown device, leaves MFU out.
     """
 
@@ -26,12 +25,10 @@ class Meter:
         self,
         names: tuple[str, ...],
         device: torch.device,
-        world_size: int = 1,
         counter: FlopCounter | None = None,
     ) -> None:
         self._names = names
         self._device = device
-        self._world_size = world_size
         self._counter = counter
         self._peak = peak_flops(device)
         self._reset()

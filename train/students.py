@@ -7,11 +7,11 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, save_file
 
 from modeling.students import SASRec, SASRecShape
+from train.progress import NoProgress, ProgressView
 from train.sequences import NextItemTargets, SequenceData, pad_left, rank_targets
 
 __all__ = [
@@ -40,9 +41,6 @@ CARD_FILE = "student.json"
 SELECTION_TARGETS = 1000
 """Validation targets that one epoch is judged by; enough to tell epochs apart, and quick."""
 
-Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a line on how it goes."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
 class StudentConfig:
@@ -58,13 +56,13 @@ class StudentConfig:
     """Share of activations dropped while training."""
     max_length: int = Field(default=50, ge=1)
     """Newest events of a history that the student reads."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Step size of Adam, constant."""
     batch_size: int = Field(default=128, ge=1)
     """Windows of `max_length` events per step."""
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=30, ge=1)
     """Most passes over all TRAIN events."""
-    patience: int = Field(default=5, ge=1)
+    patience: int = Field(default=3, ge=1)
     """Passes without a better validation NDCG@10 before it stops."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, windows, order, dropout and negatives."""
@@ -195,7 +193,7 @@ def fit_student(
     data: SequenceData,
     config: StudentConfig,
     teacher: Teacher | None = None,
-    progress: Progress | None = None,
+    progress: ProgressView | None = None,
 ) -> FittedStudent:
     """Fit a SASRec on all TRAIN events and keep the epoch that validates best.
 
@@ -221,9 +219,10 @@ class _Fit:
         data: SequenceData,
         config: StudentConfig,
         teacher: Teacher | None,
-        progress: Progress | None,
+        progress: ProgressView | None,
     ) -> None:
-        self.data, self.config, self.teacher, self.progress = data, config, teacher, progress
+        self.data, self.config, self.teacher = data, config, teacher
+        self.progress = progress or NoProgress()
         self.device = torch.device(_device(config.device))
         vectors = None if teacher is None else teacher.item_vectors
         shape = config.shape(data.n_items, 0 if vectors is None else vectors.shape[1])
@@ -232,7 +231,6 @@ class _Fit:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.judged = data.validation.sample(SELECTION_TARGETS, config.seed)
         self.step = 0
-        self.steps_per_epoch = -(-_n_windows(data, config.max_length) // config.batch_size)
 
     def run(self) -> FittedStudent:
         started = time.monotonic()
@@ -263,12 +261,12 @@ class _Fit:
         started = time.monotonic()
         generator = np.random.Generator(np.random.Philox(key=[self.config.seed, epoch]))
         self.model.train()
-        sums = np.zeros(2)
-        n_steps = 0
+        sums, n_steps = np.zeros(2), 0
+        best = "" if best_ndcg < 0 else f", best validation NDCG@10 {best_ndcg:.4f}"
         for inputs_BL, targets_BL in _batches(self.data, self.config, generator):
             sums += self._train_step(inputs_BL, targets_BL, generator)
             n_steps += 1
-            self._tell(epoch, n_steps, best_ndcg)
+            self.progress.advance(note=f"epoch {epoch}{best}")
         self.model.eval()
         metrics = _judge(self.model, self.config, self.data, self.judged)
         losses = sums / n_steps
@@ -303,13 +301,6 @@ class _Fit:
         self.step += 1
         return np.array([loss.item(), teacher_loss.item()])
 
-    def _tell(self, epoch: int, n_steps: int, best_ndcg: float) -> None:
-        if self.progress is not None:
-            done = (epoch - 1) * self.steps_per_epoch + n_steps
-            best = "" if best_ndcg < 0 else f", best NDCG@10 {best_ndcg:.4f}"
-            total = self.config.epochs * self.steps_per_epoch
-            self.progress(done, total, f"epoch {epoch} of at most {self.config.epochs}{best}")
-
 
 def _device(wanted: str) -> str:
     if wanted != "auto":
@@ -317,11 +308,12 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _n_windows(data: SequenceData, length: int) -> int:
-    # The mean over phases: a sequence of n events is cut into (n - 1 + phase) // length + 1 parts.
+def most_steps(data: SequenceData, config: StudentConfig) -> int:
+    """Steps of a fit that never stops early, about: how windows fall depends on the epoch."""
     lengths = np.diff(data.train_offsets_U1)
-    lengths = lengths[lengths > 0]
-    return int(((lengths - 1 + length / 2) // length + 1).sum())
+    # Cut from a random phase, n events give (n - 1 + phase) // max_length + 1 windows.
+    windows = ((lengths[lengths > 0] - 1) / config.max_length + 1.5).sum()
+    return config.epochs * int(-(-windows // config.batch_size))
 
 
 def _batches(

@@ -159,8 +159,15 @@ def _from_text(text: pa.ChunkedArray, unit: TimestampUnit, origin: Origin) -> pa
             )
     if is_iso:
         return _from_iso(text, origin)
-    whole = first(pc.invert(pc.match_substring_regex(text, r"^\d{1,18}$"))) is None
-    return _from_numbers(text.cast(pa.int64() if whole else pa.float64()), text, unit, origin)
+    return _from_numbers(_parsed(text), text, unit, origin)
+
+
+def _parsed(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers exactly: nanoseconds have more digits than a float."""
+    try:
+        return text.cast(pa.int64())
+    except pa.ArrowException:
+        return text.cast(pa.float64())
 
 
 def _from_numbers(
@@ -208,7 +215,7 @@ def _detect(
 def _from_iso(text: pa.ChunkedArray, origin: Origin) -> pa.ChunkedArray:
     # Milliseconds are kept; Arrow refuses digits beyond them.
     short = pc.replace_substring_regex(text, r"(\.\d{3})\d+", r"\1")
-    short = pc.replace_substring_regex(short, r" ?(Z|[+-]\d{2}:?\d{2})$", r"\1")
+    short = pc.replace_substring_regex(short, r" (Z|[+-]\d{2}(:?\d{2})?)$", r"\1")
     zoned = pc.match_substring_regex(short, _ZONE)
     with_zone = pc.if_else(zoned, short, None)
     without = pc.if_else(zoned, None, short)

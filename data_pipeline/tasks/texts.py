@@ -19,6 +19,12 @@ def cue_of(task: Task) -> str:
     return TITLE_CUE if task.kind == "title" else ANSWER_CUE
 
 
+def answer_texts() -> list[str]:
+    """Return every answer that is one word, behind its cue."""
+    labels = {label for task in all_tasks().values() for label in task.labels}
+    return [f"{ANSWER_CUE} {label}\n" for label in sorted(labels)]
+
+
 def prompt_texts(item_noun: str) -> list[str]:
     """Return every fixed text of prompts, for a tokenizer to be trained on."""
     tasks = all_tasks().values()
@@ -26,7 +32,7 @@ def prompt_texts(item_noun: str) -> list[str]:
     return [
         f"Questions about {item_noun}s.\nProfile: unknown\nHistory:\n",
         *(f"{cue_of(task)} " for task in tasks),
-        *(f"{ANSWER_CUE} {label}\n" for label in sorted(labels)),
+        *answer_texts(),
         *(f"{label}: \n" for label in sorted(labels)),
         *(f"{text} \n" for task in tasks for text in task.constants),
         *(

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from launch.console import err, print_json, print_table, say, say_next
+from launch.console import err, out, print_json, say, say_next
 
 if TYPE_CHECKING:
     from data_pipeline.corpus import Corpus
@@ -28,6 +38,25 @@ def cache_dir() -> Path:
     """Where downloads are kept: BREWHOUSE_CACHE, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get("BREWHOUSE_CACHE") or Path(base) / "brewhouse")
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes on a terminal; nothing elsewhere, where it would fill a log."""
+    columns = (
+        TextColumn("downloading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield show
 
 
 @app.command(
@@ -50,16 +79,22 @@ def fetch_command(
     from data_pipeline.sources import fetch_corpus
 
     folder = out_dir or Path("data") / name
-    corpus = fetch_corpus(
-        name, folder, cache_dir=cache_dir(), from_dir=from_dir, overwrite=overwrite
-    )
+    with download_progress() as progress:
+        corpus = fetch_corpus(
+            name,
+            folder,
+            cache_dir=cache_dir(),
+            from_dir=from_dir,
+            overwrite=overwrite,
+            progress=progress,
+        )
     _tell_corpus(corpus, as_json=as_json)
 
 
 @app.command(
     "import",
     epilog="Example: `brewhouse data import mapping.yaml --out data/shop`\n\n"
-    "The mapping names your tables and columns; see the guide launch/guides/prepare_your_data.md.",
+    "The mapping names your tables and columns; see the guide launch/guides/prepare-your-data.md.",
 )
 def import_command(
     mapping: Annotated[Path, typer.Argument(help="YAML that names your tables and columns.")],
@@ -100,27 +135,28 @@ def audit_command(
 ) -> None:
     """Check a corpus and its split: counts, spans, duplicates, leakage.
 
-    Writes audit.md and audit.json into the corpus folder, where the report finds them.
+    Writes audit.md and audit.json into the corpus folder, where the report finds them. Findings
+    of level error give exit code 1.
     """
+    from rich.markdown import Markdown
+
     from data_pipeline.audit import audit
     from data_pipeline.corpus import Corpus
     from data_pipeline.files import atomic_write
-    from data_pipeline.splits import split_events
 
-    corpus = Corpus.open(corpus_dir, verify=True)
-    split = split_events(corpus.user_offsets_U1, corpus.time_E, _split_config(split_method))
-    report = audit(corpus, split)
+    report = audit(Corpus.open(corpus_dir, verify=True), _split_config(split_method))
     atomic_write(corpus_dir / "audit.json", json.dumps(report.to_dict(), indent=2) + "\n")
     atomic_write(corpus_dir / "audit.md", report.to_markdown())
     if as_json:
         print_json(report.to_dict())
-        return
-    from rich.markdown import Markdown
-
-    from launch.console import out
-
-    out.print(Markdown(report.to_markdown()))
-    say_next(f"brewhouse data build {corpus_dir} --tokenizer train:4096 --out {corpus_dir}-store")
+    else:
+        out.print(Markdown(report.to_markdown()))
+    if report.level == "error":
+        err.print("Errors found: mend them before training on this corpus.", style="problem")
+        raise typer.Exit(1)
+    if not as_json:
+        store = f"{corpus_dir}-store"
+        say_next(f"brewhouse data build {corpus_dir} --tokenizer train:4096 --out {store}")
 
 
 def _split_config(method: str) -> Any:
@@ -210,21 +246,8 @@ def preview_command(
         print_json(tree_dict(tree, store, mixture.tasks))
         return
     print_tree(tree, store, mixture.tasks, tokens=tokens)
-    err.print(f"tree {index} of the mixture {mixture.fingerprint}", style="dim")
+    err.print(f"tree {index} of mixture {mixture.fingerprints['mixture']}", style="dim")
     say_next(
         f"brewhouse data preview {source} --index {index + 1}",
         *([f"brewhouse tasks plan {source}"] if source.is_file() else []),
     )
-
-
-@app.command("list", epilog="Example: `brewhouse data list`")
-def list_command(as_json: Json = False) -> None:
-    """List the public datasets that `data fetch` knows."""
-    from data_pipeline.sources import SOURCES
-
-    rows = [(name, source.description) for name, source in sorted(SOURCES.items())]
-    if as_json:
-        print_json({"datasets": dict(rows)})
-        return
-    print_table(("name", "what it is"), rows)
-    say_next("brewhouse data fetch NAME")

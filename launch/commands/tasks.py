@@ -158,7 +158,7 @@ def plan_command(
     mixture, _ = open_mixture(source)
     plan = plan_mixture(mixture)
     if as_json:
-        print_json({"fingerprint": mixture.fingerprint, **plan.to_dict()})
+        print_json({"fingerprints": mixture.fingerprints, **plan.to_dict()})
         return
     content = plan.to_dict()
     rows = [
@@ -172,5 +172,7 @@ def plan_command(
         f"target would take {plan.tokens_if_unpacked:.1f} times the tokens. "
         f"Longest of {plan.trees}: {plan.longest_tree:,} tokens."
     )
-    err.print(f"mixture {mixture.fingerprint}, counted on {plan.trees} trees", style="dim")
+    err.print(
+        f"mixture {mixture.fingerprints['mixture']}, counted on {plan.trees} trees", style="dim"
+    )
     say_next(f"brewhouse train {source}" if source.is_file() else "brewhouse train CONFIG.yaml")

@@ -12,7 +12,7 @@ from launch.console import say, say_next
 EPILOG = (
     "Example: `brewhouse train launch/recipes/tiny_movielens.yaml max_steps=100 --num-procs 2`\n\n"
     "On a cluster: `brewhouse train CONFIG.yaml --hostfile hosts` (lines such as `node1 slots=8`); "
-    "see launch/guides/train_on_a_cluster.md."
+    "see launch/guides/train-on-a-cluster.md."
 )
 
 

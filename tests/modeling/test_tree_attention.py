@@ -1,15 +1,19 @@
 """Packing is exact: a tree gives the logits and gradients of one prompt per target."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedModel, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MixtralConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
 
 import modeling.tree_attention as tree_attention
-from modeling.exactness import KeepDouble
+from modeling.exactness import KeepDouble, one_prompt_each, packing_differences
 from modeling.scoring import label_logits
 from modeling.tree_attention import TreeLayout, register
 
@@ -49,38 +53,14 @@ def random_tokens(layout: TreeLayout, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, V, (layout.n_tokens,), generator=generator)
 
 
-def prompts(layout: TreeLayout) -> Iterator[tuple[list[int], list[int]]]:
-    """Per prompt (trunk + one branch): the row's indices, and which of them this prompt answers for.
-
-    Trunk tokens are answered for by the first prompt of their tree.
-    """
-    start = 0
-    for trunk, branches in zip(layout.trunk_lengths, layout.branch_lengths, strict=True):
-        trunk_rows = list(range(start, start + trunk))
-        start += trunk
-        if trunk and not branches:
-            yield trunk_rows, trunk_rows
-        for n, length in enumerate(branches):
-            rows = list(range(start, start + length))
-            yield trunk_rows + rows, (trunk_rows if n == 0 else []) + rows
-            start += length
-
-
-def one_prompt_each(model: PreTrainedModel, tokens_T: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
-    """The naive reference: stock attention, one prompt per branch, logits put back in row order."""
-    logits: dict[int, torch.Tensor] = {}
-    for rows, answers in prompts(layout):
-        out = model(input_ids=tokens_T[rows][None], use_cache=False).logits[0]
-        logits |= {row: out[rows.index(row)] for row in answers}
-    return torch.stack([logits[row] for row in range(layout.n_tokens)])
-
-
 def packed(model: PreTrainedModel, tokens_T: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
     everywhere = torch.arange(layout.n_tokens)
     return label_logits(model, tokens_T, layout.positions(), layout, everywhere)
 
 
-def gradients(model: PreTrainedModel, logits_TV: torch.Tensor, labels_T: torch.Tensor) -> list[torch.Tensor]:
+def gradients(
+    model: PreTrainedModel, logits_TV: torch.Tensor, labels_T: torch.Tensor
+) -> list[torch.Tensor]:
     model.zero_grad()
     torch.nn.functional.cross_entropy(logits_TV, labels_T, reduction="sum").backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -88,18 +68,30 @@ def gradients(model: PreTrainedModel, logits_TV: torch.Tensor, labels_T: torch.T
 
 def largest_differences(name: str, layout: TreeLayout, dtype: torch.dtype) -> tuple[float, float]:
     """Of logits and of parameter gradients, packed against one prompt per target."""
-    model, reference = build(name).to(dtype), build(name, "sdpa").to(dtype)
-    tokens_T, labels_T = random_tokens(layout), random_tokens(layout, seed=1)
-    with KeepDouble():
-        ours, theirs = packed(model, tokens_T, layout), one_prompt_each(reference, tokens_T, layout)
-        assert ours.dtype == dtype
-        ours_grads = gradients(model, ours, labels_T)
-        theirs_grads = gradients(reference, theirs, labels_T)
-    assert len(ours_grads) == len(theirs_grads) == len(list(model.parameters()))
-    grads = max(
-        float((a - b).abs().max()) for a, b in zip(ours_grads, theirs_grads, strict=True)
+    model = build(name).to(dtype)
+    differences = packing_differences(
+        model, layout, random_tokens(layout), random_tokens(layout, seed=1)
     )
-    return float((ours - theirs).detach().abs().max()), grads
+    return differences.logits, differences.gradients
+
+
+def test_the_reference_is_stock_prompts() -> None:
+    layout, model = TreeLayout((3, 0), ((2, 1), (4,))), build("llama", "sdpa")
+    tokens_T = random_tokens(layout)
+    a, b, c, d, e, f, g, h, i, j = tokens_T.tolist()
+    with torch.no_grad():
+        first, second, third = (
+            model(torch.tensor([prompt])).logits[0]
+            for prompt in ([a, b, c, d, e], [a, b, c, f], [g, h, i, j])
+        )
+        got_TV = one_prompt_each(model, tokens_T, layout)
+    torch.testing.assert_close(got_TV, torch.cat([first, second[3:], third]), rtol=0, atol=1e-6)
+
+
+def test_every_parameter_is_compared() -> None:
+    model = build("mixtral")
+    gradients(model, packed(model, random_tokens(FOREST), FOREST), random_tokens(FOREST))
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -113,7 +105,9 @@ def test_a_packed_forest_equals_one_prompt_per_target(
 
 
 LENGTHS = st.integers(1, 12)
-TREES = st.lists(st.tuples(st.integers(0, 15), st.lists(LENGTHS, max_size=5)), min_size=1, max_size=4)
+TREES = st.lists(
+    st.tuples(st.integers(0, 15), st.lists(LENGTHS, max_size=5)), min_size=1, max_size=4
+)
 
 
 @settings(max_examples=20, deadline=None)
@@ -252,7 +246,12 @@ def test_plain_calls_are_stock_attention(name: str) -> None:
         assert torch.equal(ours(tokens).logits, stock(tokens).logits)
         padded = (model(tokens, attention_mask=padding).logits for model in (ours, stock))
         torch.testing.assert_close(*(logits[0, 5:] for logits in padded))
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "attention_mask": padding}
+    options = {
+        "max_new_tokens": 6,
+        "do_sample": False,
+        "pad_token_id": 0,
+        "attention_mask": padding,
+    }
     assert torch.equal(ours.generate(tokens, **options), stock.generate(tokens, **options))
 
 
@@ -332,7 +331,7 @@ def test_attention_dropout_is_refused_in_training_only() -> None:
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.1
     forward(model, layout)
-    with pytest.raises(ValueError, match="set config.attention_dropout to 0"):
+    with pytest.raises(ValueError, match=r"set config\.attention_dropout to 0"):
         forward(model.train(), layout)
 
 
@@ -342,7 +341,9 @@ def test_a_window_is_refused_only_where_it_would_cut() -> None:
     model = AutoModelForCausalLM.from_config(config, attn_implementation="brewhouse_tree").eval()
     fits, cut = TreeLayout((6, 6), ((3, 3), (2,))), TreeLayout((6,), ((4, 1),))
     forward(model, fits)
-    with pytest.raises(ValueError, match="window of 9 tokens, and the longest trunk with branch has 10"):
+    with pytest.raises(
+        ValueError, match="window of 9 tokens, and the longest trunk with branch has 10"
+    ):
         forward(model, cut)
     with pytest.raises(ValueError, match="sliding window of 9 tokens and this row has 12"):
         model(input_ids=torch.zeros(1, 12, dtype=torch.long), use_cache=False)

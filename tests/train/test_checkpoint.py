@@ -144,7 +144,7 @@ def test_an_explicit_path_may_be_another_run(tmp_path: Path) -> None:
 def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     folder = save_steps(tmp_path, 10)
     truncate(tmp_path / "checkpoint-10" / "zero/rank-0.pt")
-    with pytest.raises(CheckpointError, match="every checkpoint in .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
         folder.find(True)
 
 
@@ -219,8 +219,15 @@ def test_many_kills_at_random_moments_never_lose_the_run(tmp_path: Path) -> None
         """
     )
     step = 2
-    for attempt in range(6):
-        command = [sys.executable, "-c", writer, str(tmp_path), str(step), str(Path(__file__).parent)]
+    for attempt in range(4):
+        command = [
+            sys.executable,
+            "-c",
+            writer,
+            str(tmp_path),
+            str(step),
+            str(Path(__file__).parent),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_decay_ends_at_the_floor_and_never_rises(name: ScheduleName) -> None:
     rates = [schedule(name, floor_ratio=0.1).learning_rate(step) for step in range(9, 100)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[-1] == pytest.approx(1e-4)
-    assert all(earlier >= later for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(earlier >= later for earlier, later in pairwise(rates))
 
 
 def test_cosine_against_its_formula() -> None:

@@ -133,9 +133,7 @@ def test_progress_lines_tell_the_remaining_time(caplog: pytest.LogCaptureFixture
         now[0] = 120.0
         sink.log(LINE | {"step": 20})
     # 10 steps of this sitting took 20 s; 30 remain.
-    assert caplog.messages == [
-        "train 20/50, 0:20 elapsed, eta 1:00, loss 1.5000, 32 targets/s"
-    ]
+    assert caplog.messages == ["train 20/50, 0:20 elapsed, eta 1:00, loss 1.5000, 32 targets/s"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ arguments, or the object itself where it has to talk to the other ranks.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -90,6 +91,10 @@ def init_distributed(timeout_seconds: float = 1800.0) -> DistributedContext:
     Raises:
         RuntimeError: the launcher's variables are there in part only.
     """
+    # DeepSpeed calls collectives by names that torch has renamed: once per name and rank.
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger"
+    )
     place = _place(os.environ)
     device = _device(place.local_rank)
     if place.world_size > 1:

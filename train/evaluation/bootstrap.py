@@ -40,6 +40,15 @@ class BootstrapConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Resampled:
+    """A metric of one scorer: on all targets, and on every resample of the users."""
+
+    metric: Metric
+    value: float
+    values_R: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A value with its percentile interval; NaN where the metric is undefined."""
 
@@ -61,8 +70,8 @@ class Bootstrap:
         share = np.full(self.n_groups, 1.0 / max(self.n_groups, 1))
         self._draws_RG = rng.multinomial(self.n_groups, share, size=config.resamples)
 
-    def resampled(self, metric: Metric, scores: TargetScores) -> Floats:
-        """The metric of every resample, [R]; NaN where a resample leaves it undefined."""
+    def resample(self, metric: Metric, scores: TargetScores) -> Resampled:
+        """The metric of every resample; NaN where a resample leaves it undefined."""
         assert len(scores) == len(self._group_of_N), "scores of other targets"
         step = max(1, _CHUNK_FLOATS // max(1, len(scores)))
         parts = [
@@ -71,20 +80,22 @@ class Bootstrap:
                 self._draws_RG, range(step, len(self._draws_RG), step), axis=0
             )
         ]
-        return np.concatenate(parts)
+        return Resampled(metric, metric(scores), np.concatenate(parts))
 
-    def interval(self, metric: Metric, scores: TargetScores) -> Interval:
-        """The metric with its interval."""
-        return self._around(metric(scores), self.resampled(metric, scores))
+    def interval(self, ours: Resampled) -> Interval:
+        """The metric with its percentile interval."""
+        return self._around(ours.value, ours.values_R)
 
-    def difference(self, metric: Metric, ours: TargetScores, theirs: TargetScores) -> Interval:
+    def difference(self, ours: Resampled, theirs: Resampled) -> Interval:
         """How much better `ours` is than `theirs`, paired; positive = better, whatever the metric.
 
-        `ours` beats `theirs` beyond the interval when `low` is above zero.
+        Both must come from this bootstrap, and from the same targets. `ours` beats `theirs` beyond
+        the interval when `low` is above zero.
         """
-        assert ours.same_targets(theirs), "a paired difference needs the same targets"
-        gap_R = metric.sign * (self.resampled(metric, ours) - self.resampled(metric, theirs))
-        return self._around(metric.sign * (metric(ours) - metric(theirs)), gap_R)
+        assert ours.metric.name == theirs.metric.name, "a difference of two metrics"
+        sign = ours.metric.sign
+        gap_R = sign * (ours.values_R - theirs.values_R)
+        return self._around(sign * (ours.value - theirs.value), gap_R)
 
     def _around(self, value: float, values_R: Floats) -> Interval:
         defined = values_R[~np.isnan(values_R)]

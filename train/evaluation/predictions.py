@@ -1,8 +1,8 @@
 """A language model's answers to an evaluation set, computed by all ranks together.
 
-Label and choice tasks: probabilities of the answer tokens at the answer cue, from fp32 logits. Title
-tasks: the place of the right item among all known items that are not in the history, ranked by
-log p(title | prompt). Nothing is sampled.
+Label and choice tasks: probabilities of the answer tokens at the answer cue, from fp32 logits.
+Title tasks: the place of the right item among all known items that are not in the history, ranked
+by log p(title | prompt). Nothing is sampled.
 
 Shapes: T tokens, M label positions, V vocabulary, N items of the catalog.
 """
@@ -61,7 +61,8 @@ def predict(
         trees: the evaluation set, the same on every rank.
         tasks: what `Branch.task` indexes.
         store: token store of the trees: its items are the catalog of title tasks.
-        context: this rank and the others; rank r scores trees r, r + world size, ...
+        context: this rank and the others; rank r scores micro-batches r, r + world size, ... The
+            micro-batches are the same for any number of ranks, and so are the scores.
         max_tokens: tokens of one micro-batch.
         description: shown with the progress.
 
@@ -71,12 +72,11 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    mine = range(context.rank, len(trees), context.world_size)
-    progress = show_progress(len(mine), description, silent=not context.is_main)
+    mine = list(_batches(trees, max_tokens))[context.rank :: context.world_size]
+    progress = show_progress(sum(map(len, mine)), description, silent=not context.is_main)
     answers: dict[Key, _Answer] = {}
-    for numbers in _batches(trees, mine, max_tokens):
-        batch = [trees[i] for i in numbers]
-        answers.update(_score_batch(model, batch, numbers, tasks, store, context, max_tokens))
+    for numbers in mine:
+        answers.update(_score_batch(model, trees, numbers, tasks, store, context, max_tokens))
         progress.advance(len(numbers))
     progress.close()
     model.train(was_training)
@@ -84,12 +84,15 @@ def predict(
     return _by_task(merged, trees, tasks)
 
 
-def _batches(trees: Sequence[Tree], mine: range, max_tokens: int) -> Iterator[list[int]]:
-    """Consecutive trees of this rank up to `max_tokens` tokens together; at least one."""
+def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
+    """Consecutive trees up to `max_tokens` tokens together; at least one, one alone with a title.
+
+    A title is ranked among the whole catalog, which is as much work as a micro-batch.
+    """
     numbers: list[int] = []
     used = 0
-    for number in mine:
-        size = _n_tokens(trees[number])
+    for number, tree in enumerate(trees):
+        size = max_tokens if any(not len(b.choices) for b in tree.branches) else _n_tokens(tree)
         if numbers and used + size > max_tokens:
             yield numbers
             numbers, used = [], 0
@@ -105,23 +108,24 @@ def _n_tokens(tree: Tree) -> int:
 
 def _score_batch(
     model: torch.nn.Module,
-    trees: list[Tree],
+    all_trees: Sequence[Tree],
     numbers: list[int],
     tasks: Sequence[Task],
     store: TokenStore,
     context: DistributedContext,
     max_tokens: int,
 ) -> dict[Key, _Answer]:
+    trees = [all_trees[number] for number in numbers]
     batch = pack(trees, len(tasks))
-    layout = TreeLayout.from_arrays(
-        batch.trunk_lengths, batch.branch_counts, batch.branch_lengths
-    )
+    layout = TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths)
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, device=context.device)
 
     # Labels come in the order of the branches; the supervised history behind them is not asked.
-    keys = [(n, b) for n, tree in zip(numbers, trees, strict=True) for b in range(len(tree.branches))]
+    keys = [
+        (n, b) for n, tree in zip(numbers, trees, strict=True) for b in range(len(tree.branches))
+    ]
     branches = [branch for tree in trees for branch in tree.branches]
     ends = np.cumsum([len(branch.answer) for branch in branches])
     places_M = batch.label_positions_M[: ends[-1] if len(ends) else 0]

@@ -19,7 +19,7 @@ from train.evaluation.bootstrap import Interval
 
 SCHEMA_VERSION = 1
 DECODING = "likelihood, full catalog, history excluded"
-"""Title tasks: every known item ranked by log p(title | prompt); nothing is sampled or generated."""
+"""Title tasks rank every known item by log p(title | prompt); nothing is sampled or generated."""
 
 T = TypeVar("T")
 Number = float | None
@@ -254,8 +254,8 @@ def summary_lines(results: Results) -> list[str]:
     users = sum(corpus.users_scored for corpus in results.corpora)
     targets = sum(corpus.targets_scored for corpus in results.corpora)
     lines.append(
-        f"Scored {targets:,} targets of {users:,} users, all that were expected, at "
-        f"{results.targets_per_second:.0f} targets/s ({results.phase}, {results.phrasing} phrasing)."
+        f"Scored {targets:,} {results.phase} targets of {users:,} users, all that were expected, "
+        f"at {results.targets_per_second:.0f} targets/s ({results.phrasing} phrasing)."
     )
     for corpus in results.corpora:
         lines += [f"Not evaluated on {corpus.name}: {t}: {w}" for t, w in corpus.skipped.items()]
@@ -266,7 +266,9 @@ def _verdict(rows: Sequence[Row], key: str, opponent: str) -> str:
     judged = [row for row in rows if getattr(row, key) is not None]
     if not judged:
         return f"Not compared with {opponent}."
-    lost = [f"{row.task} ({row.metric} {_show(row.value)})" for row in judged if not getattr(row, key)]
+    lost = [
+        f"{row.task} ({row.metric} {_show(row.value)})" for row in judged if not getattr(row, key)
+    ]
     won = len(judged) - len(lost)
     line = f"Beats {opponent} beyond the interval on {won} of {len(judged)} tasks"
     return f"{line}; not on: {', '.join(lost)}." if lost else f"{line}."

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from train.evaluation.bootstrap import Bootstrap, BootstrapConfig
+from train.evaluation.bootstrap import Bootstrap, BootstrapConfig, Interval
 from train.evaluation.metrics import METRICS
 from train.evaluation.scores import TargetScores
 
@@ -33,11 +33,20 @@ def binary_scores(rng: np.random.Generator, n_users: int, per_user: int) -> Targ
     )
 
 
-@pytest.mark.parametrize("name", ["auc", "gauc", "ece", "accuracy", "macro_f1", "qwk", "rmse_expected"])
+def interval(
+    made: TargetScores, config: BootstrapConfig, name: str, *, stream: str = "like"
+) -> Interval:
+    bootstrap = Bootstrap(made, config, stream=stream)
+    return bootstrap.interval(bootstrap.resample(METRICS[name], made))
+
+
+@pytest.mark.parametrize(
+    "name", ["auc", "gauc", "ece", "accuracy", "macro_f1", "qwk", "rmse_expected"]
+)
 def test_weights_equal_copied_rows(name: str) -> None:
     made = binary_scores(np.random.default_rng(0), 12, 6)
     bootstrap = Bootstrap(made, BootstrapConfig(resamples=5, seed=4), stream="like")
-    values_R = bootstrap.resampled(METRICS[name], made)
+    values_R = bootstrap.resample(METRICS[name], made).values_R
     for r, draws_G in enumerate(bootstrap._draws_RG):
         rows = np.repeat(np.arange(len(made)), draws_G[made.groups_N])
         assert values_R[r] == pytest.approx(METRICS[name](made.take(rows)), abs=1e-12)
@@ -46,9 +55,9 @@ def test_weights_equal_copied_rows(name: str) -> None:
 def test_interval_over_users_is_wider_than_over_targets_and_is_reproducible() -> None:
     made = binary_scores(np.random.default_rng(1), 30, 40)
     config = BootstrapConfig(resamples=400, seed=1)
-    by_user = Bootstrap(made, config, stream="like").interval(METRICS["accuracy"], made)
-    again = Bootstrap(made, config, stream="like").interval(METRICS["accuracy"], made)
-    other = Bootstrap(made, config, stream="rating").interval(METRICS["accuracy"], made)
+    by_user = interval(made, config, "accuracy")
+    again = interval(made, config, "accuracy")
+    other = interval(made, config, "accuracy", stream="rating")
     assert by_user == again
     assert by_user.low != other.low
     assert by_user.low < by_user.value < by_user.high
@@ -64,8 +73,8 @@ def test_ninety_five_percent_intervals_cover_about_ninety_five_percent() -> None
     for trial in range(200):
         made = binary_scores(rng, 60, 10)
         config = BootstrapConfig(resamples=300, seed=trial)
-        interval = Bootstrap(made, config, stream="like").interval(METRICS["auc"], made)
-        hits += interval.low <= truth <= interval.high
+        found = interval(made, config, "auc")
+        hits += found.low <= truth <= found.high
     assert 0.90 <= hits / 200 <= 0.99
 
 
@@ -82,28 +91,29 @@ def test_difference_is_paired_and_positive_when_ours_is_better() -> None:
     bootstrap = Bootstrap(ours, BootstrapConfig(resamples=500), stream="like")
     for name in ("auc", "logloss"):  # one way up, one way down
         metric = METRICS[name]
-        gap = bootstrap.difference(metric, ours, theirs)
+        mine = bootstrap.resample(metric, ours)
+        gap = bootstrap.difference(mine, bootstrap.resample(metric, theirs))
         assert gap.value == pytest.approx(metric.sign * (metric(ours) - metric(theirs)))
-        single = bootstrap.interval(metric, ours)
+        single = bootstrap.interval(mine)
         assert gap.high - gap.low < 0.5 * (single.high - single.low)
-    same = bootstrap.difference(METRICS["auc"], ours, ours)
+    mine = bootstrap.resample(METRICS["auc"], ours)
+    same = bootstrap.difference(mine, mine)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
 
 
-def test_difference_of_other_targets_is_refused() -> None:
-    ours = binary_scores(np.random.default_rng(4), 10, 3)
-    theirs = binary_scores(np.random.default_rng(5), 10, 3)
-    with pytest.raises(AssertionError, match="same targets"):
-        Bootstrap(ours, BootstrapConfig(resamples=10), stream="like").difference(
-            METRICS["auc"], ours, theirs
-        )
+def test_difference_of_two_metrics_is_refused() -> None:
+    made = binary_scores(np.random.default_rng(4), 10, 3)
+    bootstrap = Bootstrap(made, BootstrapConfig(resamples=10), stream="like")
+    auc, ece = (bootstrap.resample(METRICS[name], made) for name in ("auc", "ece"))
+    with pytest.raises(AssertionError, match="two metrics"):
+        bootstrap.difference(auc, ece)
 
 
 def test_a_thousand_resamples_of_two_thousand_targets_take_about_a_second() -> None:
     made = binary_scores(np.random.default_rng(6), 100, 20)
     bootstrap = Bootstrap(made, BootstrapConfig(), stream="like")
     began = time.perf_counter()
-    bootstrap.interval(METRICS["auc"], made)
+    bootstrap.interval(bootstrap.resample(METRICS["auc"], made))
     assert time.perf_counter() - began < 3.0  # 0.1 s on a quiet core
 
 

@@ -128,8 +128,12 @@ def test_rating_metrics_equal_scikit_learn() -> None:
     made = scores(p_NK.tolist(), label_N.tolist(), classes=("1", "2", "3", "4", "5"))
     expected_N = p_NK @ np.arange(1.0, 6.0)
     truth_N = label_N + 1.0
-    assert METRICS["rmse_expected"](made) == pytest.approx(sk.root_mean_squared_error(truth_N, expected_N))
-    assert METRICS["mae_expected"](made) == pytest.approx(sk.mean_absolute_error(truth_N, expected_N))
+    assert METRICS["rmse_expected"](made) == pytest.approx(
+        sk.root_mean_squared_error(truth_N, expected_N)
+    )
+    assert METRICS["mae_expected"](made) == pytest.approx(
+        sk.mean_absolute_error(truth_N, expected_N)
+    )
     nearest_N = np.abs(expected_N[:, None] - np.arange(1.0, 6.0)).argmin(1)
     kappa = sk.cohen_kappa_score(label_N, nearest_N, weights="quadratic", labels=range(5))
     assert METRICS["qwk"](made) == pytest.approx(kappa)

@@ -47,6 +47,8 @@ class Baseline(abc.ABC):
     def __init__(self, store: TokenStore, seed: int) -> None:
         self.store = store
         self.seed = seed
+        self.settings: dict[str, float | None] = {}
+        """what `fit` chose on validation, for the record"""
 
     def fit(self) -> None:  # noqa: B027 - nothing to fit is a fair default
         """Fit what all tasks share on the events of the training phase."""
@@ -187,17 +189,19 @@ def choose(
         np.arange(len(scores)) == one.question.label
         for scores, one in zip(known, asked, strict=True)
     ]
-    slope = _slope(known, right)
+    slope = _slope(known or wanted, right)
     return [softmax(slope * scores) for scores in wanted]
 
 
 def _slope(known: Sequence[Floats], right: Sequence[np.ndarray]) -> float:
     """Slope of a conditional logit with one feature: scores against each other per question."""
-    offsets = [scores - scores.mean() for scores in known]
-    x, y = np.concatenate([*offsets, np.empty(0)]), np.concatenate([*right, np.empty(0)]) > 0
+    x = np.concatenate([*(scores - scores.mean() for scores in known), np.empty(0)])
     spread_of_x = float(x.std()) if len(x) else 0.0
-    if spread_of_x == 0.0 or y.all() or not y.any():
-        return 1.0 / spread_of_x if spread_of_x else 0.0
+    if spread_of_x == 0.0:
+        return 1.0  # all candidates tie, whatever the slope
+    if not right:
+        return 1.0 / spread_of_x  # nothing to fit on: the order is right all the same
+    y = np.concatenate(right)
     model = LogisticRegression(max_iter=1000).fit((x / spread_of_x)[:, None], y)
     # A higher score is a better candidate by definition; a negative slope would be noise.
     return max(float(model.coef_[0, 0]), 1e-3) / spread_of_x

@@ -38,7 +38,6 @@ class ItemKnn(ItemScorer):
 
     def __init__(self, store: TokenStore, seed: int) -> None:
         super().__init__(store, seed)
-        self.settings: dict[str, float] = {}
         self._near_NN = sparse.csr_matrix((store.n_items, store.n_items))
         self._decay = _DECAYS[0]
 

@@ -38,7 +38,6 @@ class MatrixFactorization(ItemScorer):
 
     def __init__(self, store: TokenStore, seed: int) -> None:
         super().__init__(store, seed)
-        self.settings: dict[str, float] = {}
         self._factors_ND = np.zeros((store.n_items, _FACTORS))
         self._regularisation = _REGULARISATIONS[0]
         self._base_N = np.zeros(store.n_items)

@@ -1,0 +1,39 @@
+"""Settings of an evaluation; nothing is loaded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from train.evaluation.bootstrap import BootstrapConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """What is asked, how much of it, and against whom."""
+
+    phase: Literal["validation", "test"] = "test"
+    """Which part of the split the targets come from."""
+    phrasing: Literal["trained", "held_out"] = "trained"
+    """Instructions that training used, or those that it never saw."""
+    max_targets: int = 600
+    """Targets of each task and corpus at most."""
+    max_title_targets: int = 80
+    """The same for tasks that rank the whole catalog by likelihood, which cost far more."""
+    seed: int = 0
+    """Seed of the questions and of the baselines."""
+    baseline_trees: int = 3000
+    """Trees of the training mixture whose questions the baselines are fitted on."""
+    max_tokens: int = 8192
+    """Tokens of one micro-batch while scoring."""
+    with_baselines: bool = True
+    """Whether the tasks' baselines are fitted and scored."""
+    with_untrained: bool = True
+    """Whether the untrained backbone is scored on the same targets."""
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    """How intervals are drawn."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_targets", "max_title_targets", "baseline_trees", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")

@@ -1,0 +1,204 @@
+"""A worker's entry: `python -m train.evaluation.run --run RUN`, alone or under a launcher.
+
+Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings) and examples.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_pipeline.files import atomic_write
+from data_pipeline.mixture import MixtureConfig, chosen_tasks
+from data_pipeline.store import TokenStore, open_stores
+from data_pipeline.tasks import Task, all_tasks, task_named
+from train.checkpoint import resolve_model_folder
+from train.config import TrainConfig, load_config
+from train.distributed import DistributedContext, init_distributed
+from train.evaluation.bootstrap import BootstrapConfig
+from train.evaluation.config import EvaluationConfig
+from train.evaluation.models import load_trained, load_untrained, untrained_name, weights_hash
+from train.evaluation.protocol import Contestant, Evaluation, evaluate
+from train.evaluation.results import SCHEMA_VERSION, Results, write_results
+from train.plugins import load_plugins
+
+log = logging.getLogger(__name__)
+
+FOLDER = "evaluation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationJob:
+    """One evaluation as a person asks for it."""
+
+    run: Path
+    """A run, a checkpoint, an export or a Hugging Face folder."""
+    stores: tuple[str, ...] = ()
+    """Token stores; empty: those of the run's config."""
+    tasks: tuple[str, ...] = ()
+    """Task names; empty: those that the run was trained on, and all held-out ones that apply."""
+    output: Path | None = None
+    """Where results go; None: `evaluation/` in the run."""
+    settings: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def run_evaluation(job: EvaluationJob, context: DistributedContext) -> Results:
+    """Evaluate and write the results; every rank calls this and gets them.
+
+    Raises:
+        ValueError: no model under `run`, no config and no stores given, unknown tasks.
+    """
+    folder = resolve_model_folder(job.run)
+    config = find_config(job.run)
+    load_plugins(config.plugins if config else ())
+    stores = open_stores(_store_folders(job, config))
+    tasks = _tasks(job, config, stores)
+    trained = Contestant(
+        name=_model_name(job.run, folder),
+        load=lambda: load_trained(folder, config, context.device),
+        weights_hash=context.broadcast_object(weights_hash(folder) if context.is_main else ""),
+    )
+    output = job.output or _run_folder(job.run) / FOLDER
+    evaluation = evaluate(
+        trained,
+        _untrained(config, stores[0], context),
+        stores,
+        tasks,
+        config.mixture if config else MixtureConfig(),
+        context,
+        job.settings,
+        mixture_seed=config.seed if config else 0,
+        cache_folder=output,
+    )
+    if context.is_main:
+        write_evaluation(evaluation, output)
+    context.barrier()
+    return evaluation.results
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
+    """Write results and examples; gives the file of the results."""
+    suffix = "" if evaluation.results.phrasing == "trained" else f"-{evaluation.results.phrasing}"
+    path = folder / f"results{suffix}.json"
+    write_results(evaluation.results, path)
+    examples = {"schema_version": SCHEMA_VERSION, "examples": evaluation.examples}
+    atomic_write(folder / f"examples{suffix}.json", json.dumps(examples, indent=1) + "\n")
+    return path
+
+
+def find_config(run: Path) -> TrainConfig | None:
+    """The config of a run or checkpoint; None for an export or a bare model folder."""
+    for folder in (run, *run.parents[:1]):
+        if (folder / "config.yaml").is_file():
+            return load_config(folder / "config.yaml")
+    return None
+
+
+def _store_folders(job: EvaluationJob, config: TrainConfig | None) -> Sequence[str]:
+    if job.stores:
+        return job.stores
+    if config is None:
+        raise ValueError(
+            f"{job.run} has no config.yaml that names its token stores: give --store STORE"
+        )
+    return config.stores
+
+
+def _tasks(
+    job: EvaluationJob, config: TrainConfig | None, stores: Sequence[TokenStore]
+) -> list[Task]:
+    if job.tasks:
+        return [task_named(name) for name in job.tasks]
+    if config is None:
+        return list(all_tasks().values())
+    trained = chosen_tasks(stores, config.mixture)
+    return [task for name, task in all_tasks().items() if name in trained or task.tier != "T1"]
+
+
+def _untrained(
+    config: TrainConfig | None, store: TokenStore, context: DistributedContext
+) -> Contestant | None:
+    if config is None:
+        return None
+    return Contestant(
+        name=untrained_name(config), load=lambda: load_untrained(config, store, context.device)
+    )
+
+
+def _run_folder(path: Path) -> Path:
+    """The run that a checkpoint belongs to; the folder itself otherwise."""
+    return path.parent if path.name.startswith("checkpoint-") else path
+
+
+def _model_name(run: Path, folder: Path) -> str:
+    """`RUN/checkpoint-N` without the path of the machine."""
+    inside = folder.parent.name if folder.name == "model" else folder.name
+    return inside if inside == run.name else f"{run.name}/{inside}"
+
+
+def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
+    """Read the command line."""
+    defaults = EvaluationConfig()
+    parser = argparse.ArgumentParser(prog="python -m train.evaluation.run", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run, checkpoint or export")
+    parser.add_argument("--store", action="append", default=[], help="token store; repeatable")
+    parser.add_argument("--task", action="append", default=[], help="task name; repeatable")
+    parser.add_argument("--output", type=Path, help="folder of the results")
+    parser.add_argument("--phase", choices=("validation", "test"), default=defaults.phase)
+    parser.add_argument("--phrasing", choices=("trained", "held_out"), default=defaults.phrasing)
+    for name in ("max_targets", "max_title_targets", "baseline_trees", "max_tokens", "seed"):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=getattr(defaults, name))
+    parser.add_argument("--resamples", type=int, default=defaults.bootstrap.resamples)
+    parser.add_argument("--no-baselines", dest="with_baselines", action="store_false")
+    parser.add_argument("--no-untrained", dest="with_untrained", action="store_false")
+    # Launchers of DeepSpeed's kind hand each worker its number this way as well.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    settings = EvaluationConfig(
+        phase=given.phase,
+        phrasing=given.phrasing,
+        max_targets=given.max_targets,
+        max_title_targets=given.max_title_targets,
+        seed=given.seed,
+        baseline_trees=given.baseline_trees,
+        max_tokens=given.max_tokens,
+        with_baselines=given.with_baselines,
+        with_untrained=given.with_untrained,
+        bootstrap=BootstrapConfig(resamples=given.resamples, seed=given.seed),
+    )
+    return EvaluationJob(
+        run=given.run,
+        stores=tuple(given.store),
+        tasks=tuple(given.task),
+        output=given.output,
+        settings=settings,
+    )
+
+
+def _set_up_logging(context: DistributedContext) -> None:
+    """Rank 0 tells how it goes; the others speak up only when something is wrong."""
+    logging.basicConfig(
+        level=logging.INFO if context.is_main else logging.WARNING,
+        format=f"%(asctime)s [{context.rank}] %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate under the launcher."""
+    job = parse_job(arguments)
+    context = init_distributed()
+    _set_up_logging(context)
+    try:
+        run_evaluation(job, context)
+    finally:
+        context.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Where log records go: everything to the rank's own file, a person's share to the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TextIO
+
+PACKAGES = ("data_pipeline", "modeling", "train")
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Standard error as it is now: a progress bar puts itself in front of it while it runs."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def set_up_logs(run: Path, rank: int) -> None:
+    """Send records to `RUN/logs/rank-N.log`; to the terminal those of rank 0, and all warnings.
+
+    Code below says `log.info` and asks for no rank.
+    """
+    folder = run / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    terminal = _Terminal()
+    terminal.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    terminal.setFormatter(
+        logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[file, terminal], force=True)
+    logging.captureWarnings(True)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)
