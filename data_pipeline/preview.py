@@ -45,10 +45,8 @@ def _branch(
     prompt = branch.tokens[: len(branch.tokens) - fed_answers]
     held_out = branch.phrasing >= len(task.instructions)
     phrasing = "held-out phrasing" if held_out else f"phrasing {branch.phrasing + 1}"
-    yield Span(
-        f"\nbranch {number} · {task.name} ({task.code}) · {phrasing} · {len(branch.tokens)} tokens\n",
-        "heading",
-    )
+    heading = f"{task.name} ({task.code}) · {phrasing} · {len(branch.tokens)} tokens"
+    yield Span(f"\nbranch {number} · {heading}\n", "heading")
     yield Span(decode(prompt), "branch")
     yield Span(decode(branch.answer), "answer")
     if len(branch.choices):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -95,6 +97,23 @@ def print_table(
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     out.print(table)
+
+
+@contextmanager
+def standard_output_as_error() -> Iterator[None]:
+    """Send standard output to standard error, that of child processes too.
+
+    Launchers and libraries write notices to standard output; a result there must stand alone.
+    """
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def is_meant_for_people(error: BaseException) -> bool:

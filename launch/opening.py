@@ -32,8 +32,10 @@ def open_mixture(source: Path) -> tuple[Mixture, list[TokenStore]]:
             remedy="name the folder that `brewhouse data build` wrote, or a config file",
         )
     from train.config import load_config
+    from train.plugins import load_plugins
 
     config = load_config(source)
+    load_plugins(config.plugins)
     stores = open_stores(config.stores)
     return Mixture(stores, config.mixture, seed=config.seed), stores
 

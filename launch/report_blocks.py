@@ -199,10 +199,11 @@ def _html_table(table: Table) -> str:
             parts.append(f"<{tag}{_class(names)}>{_html_inline(cell.text)}</{tag}>")
         return "<tr>" + "".join(parts) + "</tr>"
 
-    caption = f"<caption>{_html_inline(table.caption)}</caption>" if table.caption else ""
+    # Outside of the table, so that it wraps where the table scrolls.
+    caption = f'<p class="quiet caption">{_html_inline(table.caption)}</p>' if table.caption else ""
     rows = "\n".join(cells(row, "td") for row in table.rows)
     return (
-        f'<div class="table"><table>{caption}<thead>{cells(table.columns, "th")}</thead>\n'
+        f'{caption}<div class="table"><table><thead>{cells(table.columns, "th")}</thead>\n'
         f"<tbody>{rows}</tbody></table></div>"
     )
 

@@ -27,7 +27,7 @@ class RunFiles:
     steps: Sequence[Json]
     """Lines of metrics.jsonl."""
     results: Mapping[str, Results]
-    """File name without ending -> evaluation/NAME.json."""
+    """File name without ending -> evaluation/results*.json."""
     examples: Sequence[Json]
     students: Mapping[str, Json]
     exports: Mapping[str, Json]
@@ -117,16 +117,14 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
     """
     reader = _Reader(run_dir)
     config = reader.yaml(run_dir / "config.yaml")
-    # Examples may stand beside the results or in the run itself.
-    content = reader.json(run_dir / "examples.json")
-    examples = content.get("examples", []) if isinstance(content, dict) else content or []
+    examples = reader.mapping(run_dir / "evaluation" / "examples.json").get("examples", [])
     files = RunFiles(
         folder=run_dir,
         config=config,
         steps=reader.lines(run_dir / "metrics.jsonl"),
         results={
             path.stem: content
-            for path in sorted((run_dir / "evaluation").glob("*.json"))
+            for path in sorted((run_dir / "evaluation").glob("results*.json"))
             if (content := reader.results(path))
         },
         examples=[example for example in examples if isinstance(example, dict)],

@@ -20,6 +20,7 @@ from launch.report_data import Json, RunFiles
 from train.progress import duration
 
 MOST_EXAMPLES = 8
+MOST_CHOICES = 10
 
 
 def examples_section(files: RunFiles) -> Section:
@@ -36,19 +37,14 @@ def examples_section(files: RunFiles) -> Section:
 
 
 def _prompt(example: Json) -> Prompt:
-    pieces = [
-        Piece(str(example.get("trunk", "")), "trunk"),
-        Piece(str(example.get("branch") or example.get("prompt") or ""), "instruction"),
-        Piece(str(example.get("answer", "")), "label"),
-    ]
-    scores = example.get("probabilities") or example.get("scores") or {}
-    if isinstance(scores, dict):
-        ordered = sorted(scores.items(), key=lambda pair: -float(pair[1] or 0.0))
-        listed = ", ".join(f"{name.strip()} {float(p):.3f}" for name, p in ordered[:10])
-    else:
-        listed = str(scores)
-    answer = str(example.get("answer", "")).strip()
-    note = f"Right: **{answer}**. Model: {listed or 'no scores'}."
+    answer = str(example.get("answer", ""))
+    pieces = [Piece(str(example.get("prompt", "")), "trunk"), Piece(f" {answer}", "label")]
+    choices, shares = example.get("choices", ()), example.get("probabilities", ())
+    ordered = sorted(zip(choices, shares, strict=False), key=lambda pair: -pair[1])
+    scores = ", ".join(f"{choice} {share:.3f}" for choice, share in ordered[:MOST_CHOICES])
+    if "rank" in example:
+        scores = f"the right item stands at rank {example['rank']:g} of the catalog"
+    note = f"Right: **{answer.strip()}**. Model: {scores or 'no scores'}."
     return Prompt(str(example.get("task", "a task")), pieces, note)
 
 

@@ -10,7 +10,7 @@ from launch.report_plots import ForestRow, forest_picture
 from train.evaluation.results import Results, Row, summary_lines
 
 DASH = "-"
-SHARE_METRICS = ("rmse", "mae", "logloss")
+UNBOUNDED = ("rmse", "mae", "logloss")
 """Metrics that do not live between 0 and 1, so that they get a picture of their own."""
 
 
@@ -103,7 +103,7 @@ def _pictures(rows: Sequence[Row]) -> Pictures:
 
 
 def _is_share(row: Row) -> bool:
-    return not any(row.metric.endswith(name) for name in SHARE_METRICS)
+    return not any(name in row.metric for name in UNBOUNDED)
 
 
 def _number(value: float | None) -> float:

@@ -158,7 +158,7 @@ def check_architecture(config: PreTrainedConfig) -> None:
             carry a state along the row.
     """
     name = config.model_type
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or not getattr(config, "is_decoder", True):
         raise ValueError(
             f"{name} is no causal language model: choose one like {', '.join(_PROVEN)}"
         )

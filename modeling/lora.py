@@ -51,7 +51,7 @@ def add_lora(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=target if target == ALL_LINEAR else _checked_targets(model, target),
+        target_modules=_targets(model, target),
         task_type="CAUSAL_LM",
     )
     with isolated_seed(seed):
@@ -72,7 +72,9 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     )
 
 
-def _checked_targets(model: PreTrainedModel, target: str | Sequence[str]) -> list[str]:
+def _targets(model: PreTrainedModel, target: str | Sequence[str]) -> list[str]:
+    if target == ALL_LINEAR:
+        return linear_layers(model)  # peft's own word becomes a list of every layer's full name
     asked = [target] if isinstance(target, str) else list(target)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name in asked:

@@ -77,8 +77,8 @@ def _check_model_folder(folder: Path) -> None:
             f"{folder} holds a LoRA adapter, which is no model by itself: load its base model, "
             f"then the adapter with modeling.lora.load_adapter"
         )
-    below = sorted(str(path.parent) for path in folder.glob("*/config.json"))
-    hint = f"; did you mean {below[0]}?" if below else ""
+    below = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    hint = f"; these folders in it are: {', '.join(below)}" if below else ""
     raise ValueError(f"{folder} has no config.json, so it is no model folder{hint}")
 
 

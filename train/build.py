@@ -176,7 +176,6 @@ def _schedule(config: TrainConfig) -> Schedule:
         peak=config.learning_rate,
         warmup_steps=config.total_warmup_steps,
         total_steps=config.max_steps,
-        decay_steps=config.total_decay_steps,
         floor_ratio=config.min_learning_rate_ratio,
     )
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from transformers.utils import logging as transformers_logging
+
 PACKAGES = ("data_pipeline", "modeling", "train")
 
 
@@ -37,5 +39,6 @@ def set_up_logs(run: Path, rank: int) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[file, terminal], force=True)
     logging.captureWarnings(True)
+    transformers_logging.disable_progress_bar()  # one for every file that it writes
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)

@@ -54,14 +54,16 @@ def make_model(
     else:
         model = _load(config, store, context, bf16=bf16)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if config.lora is None:
-        return model.train()
-    rank, alpha, dropout, target = config.lora
-    adapted = add_lora(
-        model, rank=rank, alpha=alpha, dropout=dropout, target=target, seed=config.seed
-    )
-    return adapted.train()
+        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+            {"use_reentrant": False}
+        )
+    trained: nn.Module = model
+    if config.lora is not None:
+        rank, alpha, dropout, target = config.lora
+        trained = add_lora(
+            model, rank=rank, alpha=alpha, dropout=dropout, target=target, seed=config.seed
+        )
+    return trained.train()
 
 
 def zero_settings(
@@ -147,7 +149,7 @@ def _loading_settings(
         return {}
     shape = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
-        hollow = AutoModelForCausalLM.from_config(shape)
+        hollow = AutoModelForCausalLM.from_config(shape)  # type: ignore[no-untyped-call]
     return zero_settings(config, hollow, context, bf16=bf16)
 
 
@@ -165,7 +167,7 @@ def _check_vocabulary(
         return
     raise ConfigError(
         f"the token store {store.folder} was compiled for another tokenizer than that of "
-        f"{config.model_name_or_path} ({needed:,} ids there, {rows:,} embedding rows here). Compile "
-        f"it again with `brewhouse data build --tokenizer {config.model_name_or_path}`",
+        f"{config.model_name_or_path} ({needed:,} ids there, {rows:,} embedding rows here). "
+        f"Compile it again with `brewhouse data build --tokenizer {config.model_name_or_path}`",
         keys=("stores", "model_name_or_path"),
     )

@@ -13,6 +13,9 @@ ScheduleName = Literal[
     "cosine", "linear", "constant", "constant_with_warmup", "warmup_stable_decay"
 ]
 
+DECAY_SHARE = 0.2
+"""Share of all steps that `warmup_stable_decay` spends coming down, at the end."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
@@ -25,8 +28,6 @@ class Schedule:
     """Steps that rise linearly to the peak; `constant` has none."""
     total_steps: int
     """Steps of the whole run: the schedule ends here."""
-    decay_steps: int = 1
-    """Steps at the end that `warmup_stable_decay` spends coming down."""
     floor_ratio: float = 0.0
     """Learning rate of the last step, as a share of the peak; not for the constant schedules."""
 
@@ -35,7 +36,9 @@ class Schedule:
         warmup = 0 if self.name == "constant" else min(self.warmup_steps, self.total_steps)
         if step < warmup:
             return self.peak * (step + 1) / warmup
-        start = self.total_steps - self.decay_steps if self.name in _FALL_LATE else warmup
+        start = warmup
+        if self.name == "warmup_stable_decay":
+            start = max(warmup, round((1.0 - DECAY_SHARE) * self.total_steps))
         progress = (step - start) / max(1, self.total_steps - 1 - start)
         share = _SHAPES[self.name](min(1.0, max(0.0, progress)))
         return self.peak * (self.floor_ratio + (1.0 - self.floor_ratio) * share)
@@ -49,20 +52,14 @@ _SHAPES: dict[ScheduleName, Callable[[float], float]] = {
     # The cooldown 1 - sqrt of Hägele et al. 2024 (arXiv 2405.18392), better than a linear one.
     "warmup_stable_decay": lambda progress: 1.0 - math.sqrt(progress),
 }
-_FALL_LATE = ("warmup_stable_decay",)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters: matrices decay; norms, biases and embeddings do not.
-
-    A head that shares its weight with the embedding is left out with it.
+    """Split the trainable parameters: matrices decay; vectors (norms, biases) do not.
 
     Raises:
         ValueError: nothing is trainable.
     """
-    embeddings = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-    }
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for parameter in model.parameters():
@@ -70,8 +67,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
             continue
         # ZeRO-3 leaves a one-dimensional stub in place of a parameter that it took apart.
         shape = getattr(parameter, "ds_shape", parameter.shape)
-        decays = len(shape) > 1 and id(parameter) not in embeddings
-        (decayed if decays else kept).append(parameter)
+        (decayed if len(shape) > 1 else kept).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": kept, "weight_decay": 0.0},

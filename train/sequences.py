@@ -68,7 +68,7 @@ class SequenceData:
 
     @classmethod
     def from_store(cls, store: TokenStore) -> Self:
-        """TRAIN events as sequences, VALIDATION and TEST events as targets, by the store's split."""
+        """TRAIN events as sequences, those of VALIDATION and TEST as targets."""
         return cls.from_events(
             n_items=store.n_items,
             user_offsets_U1=store.user_offsets_U1,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -331,9 +332,7 @@ def _batches(
             continue
         ends = np.arange(first + int(generator.integers(1, L + 1)), stop, L)
         bounds = [int(first), *ends.tolist(), int(stop)]
-        windows += [
-            (int(first), start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        windows += [(int(first), start, end) for start, end in pairwise(bounds)]
     order = generator.permutation(len(windows))
     for start in range(0, len(order), config.batch_size):
         rows = order[start : start + config.batch_size]
@@ -352,8 +351,10 @@ def _cross_entropy(
     model: SASRec, inputs_BL: torch.Tensor, targets_BL: torch.Tensor
 ) -> torch.Tensor:
     wanted_BL = targets_BL != model.padding_item
-    logits_MN = model(inputs_BL)[wanted_BL] @ model.output_vectors().T
-    return F.cross_entropy(logits_MN, targets_BL[wanted_BL])
+    hidden_MD = model(inputs_BL)[wanted_BL]
+    # The same as F.cross_entropy, whose backward fills the whole [M, N] twice more.
+    of_target_M = (hidden_MD * model.items(targets_BL[wanted_BL])).sum(-1)
+    return ((hidden_MD @ model.output_vectors().T).logsumexp(-1) - of_target_M).mean()
 
 
 def _binary_cross_entropy(

@@ -149,7 +149,9 @@ class View:
                     found.append(item)
                     if len(found) == n:
                         return found
-        return found
+        # Hardly anything is left to draw from: take what there is, in random order.
+        left = [i for i in self.shelf.known_items.tolist() if i not in self.seen | set(found)]
+        return found + self.draws.sample(left, n - len(found))
 
     def categories(self, field: str, item: int) -> tuple[int, ...]:
         """Return the codes of an item's categories."""

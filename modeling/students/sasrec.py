@@ -176,7 +176,8 @@ class SASRec(nn.Module):
 
     def item_scores(self, items_BL: torch.Tensor) -> torch.Tensor:
         """Logits of every item as the next one, `[B, N]`; softmax gives the model's belief."""
-        return self(items_BL)[:, -1] @ self.output_vectors().T
+        hidden_BLD: torch.Tensor = self(items_BL)
+        return hidden_BLD[:, -1] @ self.output_vectors().T
 
     def slate_scores(self, items_BL: torch.Tensor, slate_BS: torch.Tensor) -> torch.Tensor:
         """The same logits for the items of one slate per history only, `[B, S]`."""

@@ -142,7 +142,9 @@ def test_all_parts_are_there(markdown: str) -> None:
         "100,000 events",
         "Most users are new.",
         "commit: `0123abc`",
-        "Evaluation `held_out`: test, held_out phrasings",
+        "Right: **Yes**. Model: Yes 0.812, No 0.188.",
+        "Model: the right item stands at rank 12.5 of the catalog.",
+        "Evaluation `results-held_out`: test, held_out phrasings",
     ):
         assert text in markdown
 
@@ -159,11 +161,11 @@ def test_text_out_of_data_stays_text(html: str, markdown: str) -> None:
     ("missing", "note"),
     [
         ("metrics.jsonl", "No training metrics"),
-        ("evaluation/results.json evaluation/held_out.json", "No evaluation: `brewhouse eval"),
+        ("evaluation/results.json evaluation/results-held_out.json", "No evaluation: `brewhouse eval"),
         ("students/sasrec/metrics.json", "No student: `brewhouse distill"),
         ("config.yaml", "No config.yaml"),
         ("../corpus/audit.json", "No audit of the data: `brewhouse data audit CORPUS` writes it"),
-        ("examples.json timings.json", ""),
+        ("evaluation/examples.json timings.json", ""),
     ],
 )
 def test_a_missing_part_is_said_and_the_rest_reported(

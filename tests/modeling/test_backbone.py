@@ -247,7 +247,7 @@ def test_an_unreachable_hub_is_named_as_such(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", offline)
     with pytest.raises(
-        ValueError, match="owner/name is no local folder.*couldn't connect.*network"
+        ValueError, match=r"owner/name is no local folder.*couldn't connect.*network"
     ):
         load_backbone("owner/name")
 
@@ -272,7 +272,7 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacking cannot be read"):
         load_backbone(lacking)
 
-    with pytest.raises(ValueError, match=r"has no config.json.* did you mean .*whole\?"):
+    with pytest.raises(ValueError, match=r"has no config\.json.*in it are: cut, lacking, whole"):
         load_backbone(tmp_path / ".." / tmp_path.name)
 
 
@@ -295,10 +295,13 @@ def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (BertConfig(), "bert"),
+        (BertConfig(), "bert is no causal language model"),
         (BloomConfig(), "bloom does not take its attention from"),
-        (MambaConfig(), r"mamba has layers that carry a state along the row \(recurrent\)"),
-        (Lfm2Config(layer_types=["conv", "full_attention"]), r"a state along the row \(conv\)"),
+        (MambaConfig(), r"mamba has layers that carry a state along the row \(linear_attention\)"),
+        (
+            Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]),
+            r"a state along the row \(conv\)",
+        ),
     ],
     ids=["bert", "bloom", "mamba", "lfm2"],
 )

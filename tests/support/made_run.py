@@ -39,8 +39,8 @@ def make_run(folder: Path, *, steps: int = 120, most_tasks: int | None = None) -
     trained = results([_row(task, i, rng) for i, task in enumerate(tasks)])
     _write(folder / "evaluation" / "results.json", to_json(trained))
     held_out = replace(trained, phrasing="held_out")
-    _write(folder / "evaluation" / "held_out.json", to_json(held_out))
-    _write(folder / "examples.json", examples())
+    _write(folder / "evaluation" / "results-held_out.json", to_json(held_out))
+    _write(folder / "evaluation" / "examples.json", examples())
     _write(folder / "students" / "sasrec" / "metrics.json", student())
     for name, passed in (("merged", True), ("onnx", False)):
         _write(folder / "exports" / name / "proof.json", proof(passed))
@@ -218,16 +218,21 @@ def audit() -> dict[str, Any]:
     }
 
 
-def examples() -> list[dict[str, Any]]:
-    return [
-        {
-            "task": "like",
-            "trunk": f"Profile: 24, technician\nHistory:\n 2 days | {HOSTILE} | liked\n",
-            "branch": "Will she like this film?\n Heat (1995)\nAnswer:",
-            "answer": " Yes",
-            "probabilities": {" Yes": 0.8123, " No": 0.1877},
-        }
-    ]
+def examples() -> dict[str, Any]:
+    prompt = f"Profile: 24, technician\nHistory:\n 2 days | {HOSTILE} | liked\nWill she like it?"
+    like = {
+        "corpus": "movielens-100k",
+        "task": "like",
+        "kind": "label",
+        "prompt": f"{prompt}\nAnswer:",
+        "answer": "Yes",
+        "label": 1,
+        "choices": ["No", "Yes"],
+        "probabilities": [0.1877, 0.8123],
+        "label_mass": 0.99,
+    }
+    title = like | {"task": "next_item_title", "answer": "Heat (1995)", "rank": 12.5}
+    return {"schema_version": 1, "examples": [like, title]}
 
 
 def student() -> dict[str, Any]:

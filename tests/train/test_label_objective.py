@@ -1,6 +1,5 @@
 """The label objective against torch's own cross entropy, and its two normalisations."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,12 +93,12 @@ def test_losses_and_gradients_equal_the_naive_ones(
     weights = torch.from_numpy(batch.label_weights_M).to(rows.dtype)
     (weights @ losses * 3.0).backward()
     tolerance = 1e-12 if rows.dtype == torch.float64 else 1e-5
-    assert output.loss.item() == pytest.approx(float(weights @ losses), rel=tolerance)
+    assert output.loss.item() == pytest.approx((weights @ losses).item(), rel=tolerance)
     assert model.rows_MV.grad is not None
     torch.testing.assert_close(model.rows_MV.grad, reference.grad, rtol=tolerance, atol=tolerance)
 
     tally = Tally(output.sums.numpy())
-    expected = [float(weights[i] @ losses[i]) for i in ([0], [1], [2, 3, 4], [5, 6])]
+    expected = [(weights[i] @ losses[i]).item() for i in ([0], [1], [2, 3, 4], [5, 6])]
     assert tally.row("loss") == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert tally.row("weight") == pytest.approx([1, 2, 1, 0.5])
     assert tally.row("targets").tolist() == [1, 1, 1, 2]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import deepspeed
 import torch
 from torch import nn
 
@@ -96,6 +95,8 @@ class ZeroEngine:
         if self.stage < 3:
             yield
             return
+        import deepspeed
+
         with deepspeed.zero.GatheredParameters(list(parameters)):
             yield
 
@@ -191,6 +192,8 @@ def initialize(
         context: this process's place.
         timeout_seconds: how long a collective may wait.
     """
+    import deepspeed  # here and not above: it looks for its accelerator when it is imported
+
     ensure_process_group(context, timeout_seconds)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     max_grad_norm = float(settings.get("gradient_clipping", 0.0))
