@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from launch.commands import (
     bench,
@@ -27,8 +28,22 @@ from launch.commands import (
 )
 from launch.console import out, print_error, set_up_logging
 
+
+class _InOrderOfUse(TyperGroup):
+    """Lists commands in the order in which a user needs them."""
+
+    ORDER = (
+        "quickstart", "data", "tasks", "train", "eval", "distill", "export", "report",
+        "config-schema", "bench",
+    )  # fmt: skip
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return sorted(self.commands, key=self.ORDER.index)
+
+
 app = typer.Typer(
     name="brewhouse",
+    cls=_InOrderOfUse,
     help="Train one language model on every ranking, recommendation and search question of a "
     "product, and export what can be served.",
     epilog="Start: `brewhouse quickstart` (MovieLens-100K, minutes on two cores), or "
@@ -46,7 +61,9 @@ app.command("eval", epilog=evaluate.EPILOG)(evaluate.eval_command)
 app.command("distill", epilog=distill.EPILOG)(distill.distill_command)
 app.add_typer(export.app, name="export")
 app.command("report", epilog=report.EPILOG)(report.report_command)
-app.command("config-schema")(config.config_schema_command)
+app.command("config-schema", epilog="Example: `brewhouse config-schema > brewhouse.schema.json`")(
+    config.config_schema_command
+)
 app.add_typer(bench.app, name="bench")
 app.command("quickstart", epilog=quickstart.EPILOG)(quickstart.quickstart_command)
 

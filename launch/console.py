@@ -37,16 +37,27 @@ THEME = Theme(
     }
 )
 
-out = Console(theme=THEME, highlight=False)
-err = Console(theme=THEME, highlight=False, stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    """A terminal has its own width; a pipe or file gets lines that need no wrapping."""
+    console = Console(theme=THEME, highlight=False, stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 160
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def set_up_logging(*, debug: bool) -> None:
     """Send the packages' log records to standard error, warnings of everybody else too."""
-    handler = RichHandler(
-        console=err, show_path=debug, show_time=False, rich_tracebacks=False, markup=False
-    )
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler: logging.Handler = RichHandler(console=err, show_path=debug, show_time=False)
+    layout = "%(message)s"
+    if not err.is_terminal:  # a log file is no place for columns and wrapped lines
+        handler, layout = logging.StreamHandler(sys.stderr), "%(levelname)s %(message)s"
+    handler.setFormatter(logging.Formatter(layout))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
@@ -85,15 +96,28 @@ def say_next(*commands: str) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    fold: Sequence[str] = (),
 ) -> None:
-    """Print rows under column names; the columns named in `right` are aligned to the right.
+    """Print rows under column names.
 
-    Cells fold rather than vanish: a terminal of 80 columns shows every character.
+    Args:
+        columns: their names.
+        rows: a cell per column.
+        right: columns aligned to the right.
+        fold: columns that may be broken over lines on a narrow terminal; empty: all.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=bool(fold) and column not in fold,
+        )
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     out.print(table)

@@ -179,7 +179,12 @@ def load_adapter(
 
 def _check_whole(keys: Iterable[str], model: PeftModel, name: str, what: str) -> None:
     """Stock peft only warns of tensors that are missing or that nobody takes."""
-    expected = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    names = {parameter: torch.empty(1, 1) for parameter, _ in model.named_parameters()}
+    expected = set(
+        get_peft_model_state_dict(
+            model, state_dict=names, adapter_name=name, save_embedding_layers=False
+        )
+    )
     given = set(keys)
     if given != expected:
         raise ValueError(

@@ -150,7 +150,8 @@ def audit_command(
     if as_json:
         print_json(report.to_dict())
     else:
-        out.print(Markdown(report.to_markdown()))
+        text = report.to_markdown()
+        out.print(Markdown(text) if out.is_terminal else text, markup=False, soft_wrap=True)
     if report.level == "error":
         err.print("Errors found: mend them before training on this corpus.", style="problem")
         raise typer.Exit(1)

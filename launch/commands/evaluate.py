@@ -12,7 +12,7 @@ from launch.console import out, print_json, print_table, say, say_next
 
 EPILOG = (
     "Example: `brewhouse eval runs/quickstart`\n\n"
-    "With instructions that training never saw: `brewhouse eval runs/quickstart --phrasing held_out`"
+    "With instructions that training never saw: `brewhouse eval RUN --phrasing held_out`"
 )
 
 

@@ -67,17 +67,17 @@ def _task_dict(task: Task) -> dict[str, Any]:
 
 
 def _print_tasks(rows: list[dict[str, Any]], *, with_store: bool) -> None:
-    columns = ["code", "name", "family", "tier", "kind", "metric", "needs"]
-    table = [[row[c] if c != "needs" else " ".join(row[c]) for c in columns] for row in rows]
-    if with_store:
-        columns.append("applies")
-        for cells, row in zip(table, rows, strict=True):
+    columns = ["code", "name", "family", "tier", "kind", "metric"]
+    table = [[row[column] for column in columns] for row in rows]
+    for cells, row in zip(table, rows, strict=True):
+        if with_store:
             cells.append("yes" if row["applies"] else f"no: {row['reason']}")
-        applying = sum(row["applies"] for row in rows)
-        print_table(columns, table)
-        say(f"{applying} of {len(rows)} tasks apply.")
-    else:
-        print_table(columns, table)
+        else:
+            cells.append(", ".join(row["needs"]))
+    last = "applies" if with_store else "needs"
+    print_table([*columns, last], table, fold=[last])
+    if with_store:
+        say(f"{sum(row['applies'] for row in rows)} of {len(rows)} tasks apply.")
 
 
 @app.command(

@@ -1,6 +1,6 @@
 """What one rank of test_ranks.py does: many checks in one launch, results as JSON of rank 0.
 
-Usage: many_checks_worker.py STORE FOLDER
+Usage: many_checks_worker.py STORE FOLDER [CHECK ...]
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from deepspeed.utils import safe_get_full_grad
+from deepspeed.utils import safe_get_full_grad  # noqa: TID251
 from peft import PeftModel
 from torch import nn
 
@@ -35,6 +35,7 @@ from train.guards import LossGuard
 from train.loop import Parts, train, train_step
 from train.meter import Meter
 from train.objectives import LabelObjective, Tally
+from train.objectives.base import ROWS
 from train.optimizer import Schedule, parameter_groups
 from train.profiling import StepProfiler
 from train.stream import BatchStream, Share
@@ -187,7 +188,9 @@ class OneBadRank:
         output = self.inner(model, batch)
         last = self.context.rank == self.context.world_size - 1
         factor = self.factor if last else 1.0
-        return type(output)(output.loss * factor, output.sums * factor)
+        sums = output.sums.clone()
+        sums[ROWS.index("loss")] *= factor
+        return type(output)(output.loss * factor, sums)
 
 
 def check_skipping(bench: Bench) -> dict[str, list[Any]]:
@@ -357,7 +360,8 @@ def main() -> None:
     store, folder = TokenStore.open(sys.argv[1]), Path(sys.argv[2])
     context = init_distributed(120)
     bench = Bench(store, folder, context)
-    results = {check.__name__.removeprefix("check_"): check(bench) for check in CHECKS}
+    named = {check.__name__.removeprefix("check_"): check for check in CHECKS}
+    results = {name: named[name](bench) for name in sys.argv[3:] or named}
     if context.is_main:
         (folder / "results.json").write_text(json.dumps(results))
     context.close()

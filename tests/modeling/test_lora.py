@@ -167,7 +167,7 @@ def test_an_adapter_without_numbers_is_never_written(tmp_path: Path) -> None:
             parameter.data = torch.empty(0)
     with pytest.raises(ValueError, match="28 of 28 tensors to be saved have no elements"):
         save_adapter(model, tmp_path / "out")
-    partly = {n: torch.ones(p.shape) for n, p in model.named_parameters() if "q_proj.lora" in n}
+    partly = {n: torch.ones(4, 4) for n, _ in model.named_parameters() if "q_proj.lora" in n}
     with pytest.raises(ValueError, match="24 tensors are missing"):
         save_adapter(model, tmp_path / "out", state=partly)
     assert not (tmp_path / "out").exists()

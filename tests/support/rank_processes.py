@@ -1,4 +1,4 @@
-"""Real processes for the tests of this folder: each rank a Python process, gloo between them."""
+"""Real processes for tests: each rank a Python process, gloo between them."""
 
 import os
 import socket
@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 TIMEOUT_SECONDS = 240
 
@@ -96,8 +94,3 @@ def config_yaml(store: Path, output_dir: Path, changes: Mapping[str, object]) ->
         "ddp_timeout": 120,
     }
     return "".join(f"{key}: {value}\n" for key, value in (values | dict(changes)).items())
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "ranks.log"
