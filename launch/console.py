@@ -38,7 +38,6 @@ THEME = Theme(
 )
 
 
-
 def _console(*, stderr: bool) -> Console:
     """A terminal has its own width; a pipe or file gets lines that need no wrapping."""
     console = Console(theme=THEME, highlight=False, stderr=stderr)
@@ -143,16 +142,28 @@ def standard_output_as_error() -> Iterator[None]:
 def is_meant_for_people(error: BaseException) -> bool:
     """Whether the error's own text tells a user what to do.
 
-    Error classes that our packages define do (DataError, ConfigError, CheckpointError, ...): each
-    names what was given and the remedy. A ValueError out of a library does not, and keeps its
-    traceback. Full disks and missing rights are nobody's bug, so they count too.
+    Error classes that our packages define do (DataError, ConfigError, CheckpointError, ...), and
+    so does a ValueError that our own code raises: `assert` is for our mistakes. A ValueError from
+    inside a library keeps its traceback. Full disks and missing rights are nobody's bug.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
         return True
-    return any(
-        cls.__module__.partition(".")[0] in PACKAGES and cls.__name__.endswith("Error")
-        for cls in type(error).__mro__
-    )
+    names = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(error).__mro__]
+    if any(top in PACKAGES and name.endswith("Error") for top, name in names):
+        return True
+    # pydantic checks the values of our own settings, and says which is wrong.
+    if names[0][1] == "ValidationError" and names[0][0].startswith("pydantic"):
+        return True
+    return isinstance(error, ValueError) and _raised_by(error) in PACKAGES
+
+
+def _raised_by(error: BaseException) -> str:
+    """Top-level package of the code that raised the error."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    module = last.tb_frame.f_globals.get("__name__", "") if last is not None else ""
+    return str(module).partition(".")[0]
 
 
 def print_error(error: BaseException, *, debug: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launch.report_blocks import (
@@ -15,8 +15,10 @@ from launch.report_blocks import (
     Prompt,
     Section,
     Table,
+    Tone,
 )
 from launch.report_data import Json, RunFiles
+from launch.report_results import DASH, show
 from train.progress import duration
 
 MOST_EXAMPLES = 8
@@ -54,49 +56,77 @@ def models_section(files: RunFiles) -> Section:
     if not files.students and not files.exports:
         section.blocks.append(Paragraph("No student was distilled, nothing exported.", "quiet"))
     for name, metrics in files.students.items():
-        section.blocks.append(_flat_table(f"Student `{name}`", metrics))
-    section.blocks.extend(_export_blocks(files))
+        section.blocks.extend(_student_blocks(name, metrics))
+    if files.exports:
+        section.blocks.extend(_export_blocks(files.exports))
     return section
 
 
-def _export_blocks(files: RunFiles) -> Iterator[Block]:
-    if not files.exports:
-        return
-    rows: list[list[str | Cell]] = []
-    for name, proof in files.exports.items():
-        passed = proof.get("passed", proof.get("ok"))
-        verdict = (
-            Cell("?", "quiet")
-            if passed is None
-            else Cell("proven" if passed else "FAILED", "good" if passed else "bad")
-        )
-        details = "; ".join(f"{key} {value}" for key, value in flat(proof) if _is_small(value))
-        rows.append([f"`{name}`", verdict, details])
+def _student_blocks(name: str, card: Json) -> Iterator[Block]:
+    """The same student with and without its teacher, on each phase."""
+    teacher = (card.get("teacher") or {}).get("name", "its teacher")
+    helps = card.get("teacher_helps")
     yield Paragraph(
-        "Each export was loaded again in a fresh process by stock libraries and compared with the "
-        "trainer's own scores."
+        f"Student `{name}`, distilled from `{teacher}` by {card.get('objective', '?')}: "
+        f"{card.get('verdict', 'no verdict')}.",
+        "good" if helps else "",
     )
-    yield Table(("export", "verdict", "what was compared"), rows, numbers_from=99)
+    rows = []
+    for phase in ("validation", "test"):
+        numbers = card.get(phase)
+        if not isinstance(numbers, dict):
+            continue
+        gap = numbers.get("difference_ndcg@10") or {}
+        alone, taught = numbers.get("without_teacher", {}), numbers.get("with_teacher", {})
+        cells = [
+            show(side.get(metric)) for metric in ("ndcg@10", "hr@10") for side in (alone, taught)
+        ]
+        interval = f"{show(gap.get('value'))} ({show(gap.get('low'))} to {show(gap.get('high'))})"
+        rows.append([phase, f"{numbers.get('n', 0):,}", *cells, interval])
+    columns = (
+        "phase", "targets", "ndcg@10 alone", "ndcg@10 taught", "hr@10 alone", "hr@10 taught",
+        "difference of ndcg@10",
+    )  # fmt: skip
+    if rows:
+        yield Table(columns, rows, f"Ranking: {card.get('ranking', 'not said')}.")
+
+
+def _export_blocks(exports: Mapping[str, Json]) -> Iterator[Block]:
+    yield Paragraph(
+        "Each export was loaded again in a fresh process by stock libraries, and its scores were "
+        "compared with the trainer's own."
+    )
+    rows: list[list[str | Cell]] = []
+    for name, proof in exports.items():
+        verdict = Cell("proven", "good") if proof.get("passed") is True else Cell("FAILED", "bad")
+        probes = proof.get("probes")
+        gaps = (proof.get("max_logit_difference"), proof.get("max_probability_difference"))
+        versions = (f"{key} {value}" for key, value in (proof.get("versions") or {}).items())
+        rows.append(
+            [
+                f"`{name}`",
+                verdict,
+                *(DASH if gap is None else f"{gap:.1e}" for gap in gaps),
+                f"{proof.get('top_k_identical', DASH)} of {probes}",
+                f"{len(proof.get('files') or ()):,}",
+                ", ".join(versions),
+            ]
+        )
+    columns = (
+        "export", "verdict", "largest logit difference", "of a probability", "same best ten",
+        "files hashed", "loaded by",
+    )  # fmt: skip
+    yield Table(columns, rows, numbers_from=2)
 
 
 def export_facts(files: RunFiles) -> list[Fact]:
     """How many exports are proven."""
     if not files.exports:
         return []
-    passed = [proof.get("passed", proof.get("ok")) for proof in files.exports.values()]
-    good = sum(verdict is True for verdict in passed)
-    return [
-        Fact(
-            "Exports proven",
-            f"{good} of {len(passed)}",
-            "reloaded and compared",
-            "good" if good == len(passed) else "bad",
-        )
-    ]
-
-
-def _is_small(value: Any) -> bool:
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 40)
+    good = sum(proof.get("passed") is True for proof in files.exports.values())
+    total = len(files.exports)
+    tone: Tone = "good" if good == total else "bad"
+    return [Fact("Exports proven", f"{good} of {total}", "reloaded and compared", tone)]
 
 
 def flat(content: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,14 +136,6 @@ def flat(content: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{key}.")
         elif not isinstance(value, list):
             yield f"{prefix}{key}", value
-
-
-def _flat_table(caption: str, content: Json) -> Table:
-    rows = [
-        [key, f"{value:.4f}" if isinstance(value, float) else str(value)]
-        for key, value in flat(content)
-    ]
-    return Table(("what", "value"), rows, caption)
 
 
 def timings_section(files: RunFiles) -> Section:

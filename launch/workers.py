@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -100,6 +100,7 @@ def run_workers(
     master_port: int | None = None,
     launcher_args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    log_file: Path | None = None,
 ) -> int:
     """Run `python -m module args` as one process per GPU or slot; return the exit code.
 
@@ -120,6 +121,7 @@ def run_workers(
         master_port: where the workers meet; None: a free one on this machine.
         launcher_args: more for the deepspeed launcher, such as `--no_ssh --node_rank 0`.
         env: variables to set besides the present ones.
+        log_file: takes what the processes print; None leaves it to our own streams.
 
     Raises:
         PortError: `master_port` is taken.
@@ -135,14 +137,17 @@ def run_workers(
         port = free_port() if master_port is None else check_port(master_port)
         command += ["--num_gpus", str(processes), "--master_port", str(port)]
     command += [*launcher_args, "--module", module, *args]
-    child = subprocess.Popen(
-        command,
-        cwd=run_dir,
-        env=worker_environment(os.environ, processes) | dict(env or {}),
-        start_new_session=True,  # a Ctrl-C of the terminal comes to us, not to the launcher
-    )
-    with _signals_passed_on(child, module):
-        return child.wait()
+    with log_file.open("ab") if log_file else nullcontext() as output:
+        child = subprocess.Popen(
+            command,
+            cwd=run_dir,
+            env=worker_environment(os.environ, processes) | dict(env or {}),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C of the terminal comes to us, not to the launcher
+        )
+        with _signals_passed_on(child, module):
+            return child.wait()
 
 
 def worker_environment(environment: Mapping[str, str], processes: int) -> dict[str, str]:

@@ -37,8 +37,9 @@ from modeling.distillation import (
 from modeling.students import SASRec
 from train.catalog import write_catalog
 from train.checkpoint import resolve_model_folder
-from train.evaluation.models import load_trained, weights_hash
+from train.evaluation.models import weights_hash
 from train.evaluation.run import find_config
+from train.model_setup import load_trained
 from train.plugins import load_plugins
 from train.progress import show_progress
 from train.sequences import (
@@ -234,7 +235,8 @@ def distill(job: DistillJob) -> Path:
 def _ask_teacher(job: DistillJob, store: TokenStore, mixture: MixtureConfig) -> TeacherCache:
     folder = resolve_model_folder(job.run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_trained(folder, find_config(job.run), device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = load_trained(folder, dtype=dtype).to(device).eval()
     inside = folder.parent.name if folder.name == "model" else folder.name
     bar = show_progress(job.config.cache.max_moments, "teacher cache")
     try:

@@ -20,7 +20,7 @@ def train_command(
     config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML run config.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value]...", help="Change keys of the config."),
+        typer.Argument(metavar="KEY=VALUE", help="Change keys of the config."),
     ] = None,
     num_procs: Annotated[
         int | None,

@@ -144,7 +144,7 @@ class SASRec(nn.Module):
             items_BL: int64 item numbers, left-padded, L <= `max_length`.
         """
         L = items_BL.shape[1]
-        from_right_L = torch.arange(L - 1, -1, -1, device=items_BL.device)
+        from_right_L = L - 1 - torch.arange(L, device=items_BL.device)
         x_BLD = self._input_vectors(items_BL) + self.positions(from_right_L)
         x_BLD = F.dropout(x_BLD, self.shape.dropout, self.training)
         mask_B1LL = self._mask(items_BL)

@@ -495,9 +495,16 @@ def test_fingerprint_sees_field_declarations(folder: Path) -> None:
 
 
 def test_content_hash_is_blind_to_chunks_and_slices() -> None:
-    schema = pa.schema([("a", pa.string()), ("b", pa.list_(pa.string())), ("c", pa.float64())])
+    schema = pa.schema(
+        [("a", pa.string()), ("b", pa.list_(pa.string())), ("c", pa.float64()), ("d", pa.string())]
+    )
     rows = [
-        {"a": "x" * n if n % 3 else None, "b": ["p", "qq"][: n % 3], "c": n / 7 if n % 4 else None}
+        {
+            "a": "x" * n if n % 3 else None,
+            "b": ["p", "qq"][: n % 3],
+            "c": n / 7 if n % 4 else None,
+            "d": f"d{n}",
+        }
         for n in range(50)
     ]
     whole = pa.Table.from_pylist(rows, schema=schema)

@@ -128,6 +128,7 @@ def test_server_that_ignores_ranges_starts_over(server: Server, target: Path) ->
     server.script = ["truncated", "whole"]
     download(server.url, target, md5=MD5, pause=0)
     assert target.read_bytes() == CONTENT
+    assert len(server.ranges) == 2  # the second answer replaced what was there
 
 
 def test_wrong_checksum_is_refused_and_nothing_kept(server: Server, target: Path) -> None:

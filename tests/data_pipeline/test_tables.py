@@ -725,7 +725,10 @@ def test_column_without_any_time(column: pa.Array) -> None:
         times(column)
 
 
-@pytest.mark.parametrize("value", [10**18, -(10**18), 2**63 - 1])
+# The last one would be a day of 2023 after multiplication by 1000 modulo 2^64.
+@pytest.mark.parametrize(
+    "value", [10**18, -(10**18), 2**63 - 1, (2**64 + 1_700_000_000_384) // 1000]
+)
 @pytest.mark.parametrize("unit", ["s", "ms"])
 def test_absurd_numbers_do_not_wrap_around(value: int, unit: str) -> None:
     with pytest.raises(DataError, match=r"in the future|before 1970"):

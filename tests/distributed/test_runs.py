@@ -119,7 +119,8 @@ def stopped(base: Path, killed: Path, whole: Path) -> tuple[Path, int, list[str]
     with (base / "stopped.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            wait_until(lambda: steps_done(killed) >= 5 or process.poll() is not None)
+            # Step 6 of the killed run stands there until the resumed one drops it.
+            wait_until(lambda: steps_done(killed) in (4, 5) or process.poll() is not None)
             process.send_signal(signal.SIGTERM)
             code = process.wait(120)
         finally:

@@ -134,7 +134,9 @@ def test_all_parts_are_there(markdown: str) -> None:
         "How this run was made",
     ]
     for text in (
-        "| `exports/merged` | proven |",
+        "| `exports/merged` | proven | 1.3e-06 | 2.0e-07 | 32 of 32 | 1 | transformers 5.23.0 |",
+        "the teacher helps: +0.0022",
+        "| test | 2,000 | 0.0241 | 0.0263 | 0.0470 | 0.0510 | 0.0022 (0.0004 to 0.0041) |",
         "| `exports/onnx` | FAILED |",
         "| `lora/exports/adapter` | proven |",
         "| train | 5:21 | 2,310 |",
@@ -161,7 +163,10 @@ def test_text_out_of_data_stays_text(html: str, markdown: str) -> None:
     ("missing", "note"),
     [
         ("metrics.jsonl", "No training metrics"),
-        ("evaluation/results.json evaluation/results-held_out.json", "No evaluation: `brewhouse eval"),
+        (
+            "evaluation/results.json evaluation/results-held_out.json",
+            "No evaluation: `brewhouse eval",
+        ),
         ("students/sasrec/metrics.json", "No student: `brewhouse distill"),
         ("config.yaml", "No config.yaml"),
         ("../corpus/audit.json", "No audit of the data: `brewhouse data audit CORPUS` writes it"),

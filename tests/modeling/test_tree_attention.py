@@ -138,6 +138,14 @@ def test_blocks_are_exact(layout: TreeLayout) -> None:
     assert grads < 1e-9
 
 
+def test_the_models_own_scaling_is_kept() -> None:
+    model = build("llama").double()
+    for layer in model.model.layers:
+        layer.self_attn.scaling = 1.3
+    tokens_T = random_tokens(FOREST)
+    assert packing_differences(model, FOREST, tokens_T, tokens_T).logits < 1e-9
+
+
 def test_dense_reference_equals_tree_attention() -> None:
     model, dense = build("qwen3").double(), build("qwen3", "brewhouse_dense").double()
     tokens_T = random_tokens(FOREST)

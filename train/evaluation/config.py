@@ -16,9 +16,9 @@ class EvaluationConfig:
     """Which part of the split the targets come from."""
     phrasing: Literal["trained", "held_out"] = "trained"
     """Instructions that training used, or those that it never saw."""
-    max_targets: int = 600
+    max_targets: int = 400
     """Targets of each task and corpus at most."""
-    max_title_targets: int = 80
+    max_title_targets: int = 60
     """The same for tasks that rank the whole catalog by likelihood, which cost far more."""
     seed: int = 0
     """Seed of the questions and of the baselines."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,11 +10,8 @@ from torch import nn
 from data_pipeline.files import fingerprint, sha256_file
 from data_pipeline.store import TokenStore
 from modeling.backbone import build_backbone, load_backbone
-from modeling.lora import load_adapter
-from train.checkpoint import resolve_model_folder
 from train.config import TrainConfig
-
-ADAPTER = "adapter_config.json"
+from train.model_setup import load_trained, start_from
 
 
 def weights_hash(folder: Path) -> str:
@@ -30,48 +26,33 @@ def weights_hash(folder: Path) -> str:
     return fingerprint({path.name: sha256_file(path) for path in files})
 
 
-def load_trained(folder: Path, config: TrainConfig | None, device: torch.device) -> nn.Module:
-    """Load a checkpoint's model in eval mode; an adapter with its base.
-
-    Args:
-        folder: a Hugging Face folder or a folder with an adapter.
-        config: of the run; says where an adapter's base is. None: as the adapter says.
-        device: where to.
-    """
-    if not (folder / ADAPTER).is_file():
-        return _placed(load_backbone(folder, dtype=_dtype(device)), device)
-    base = config.model_name_or_path if config else None
-    if base is None:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = load_backbone(local_folder(str(base)), dtype=_dtype(device))
-    return _placed(load_adapter(model, folder), device)
+def trained_model(folder: Path, device: torch.device) -> nn.Module:
+    """A checkpoint's model in eval mode; an adapter on its base."""
+    return _placed(load_trained(folder, dtype=_dtype(device)), device)
 
 
-def load_untrained(config: TrainConfig, store: TokenStore, device: torch.device) -> nn.Module:
+def untrained_model(config: TrainConfig, store: TokenStore, device: torch.device) -> nn.Module:
     """The backbone as the run found it: random weights of the same seed, or the base weights."""
     if config.model is not None:
         vocab_size = store.card.vocab_size
-        model = build_backbone(config.model, vocab_size=vocab_size, seed=config.seed)
-        return _placed(model, device)
+        return _placed(
+            build_backbone(config.model, vocab_size=vocab_size, seed=config.seed), device
+        )
     assert config.model_name_or_path is not None, "a config has a model or a path"
-    base = local_folder(config.model_name_or_path)
-    return _placed(load_backbone(base, dtype=_dtype(device)), device)
+    model = load_backbone(start_from(config.model_name_or_path), dtype=_dtype(device))
+    return _placed(model, device)
 
 
 def untrained_name(config: TrainConfig) -> str:
-    """What the untrained model is, for the record."""
+    """What the untrained model is, for the record: no path of a machine."""
     if config.model is not None:
         return f"{config.model.architecture}, random weights of seed {config.seed}"
-    return str(config.model_name_or_path)
-
-
-def local_folder(name_or_path: str) -> str:
-    """A run's or checkpoint's model folder; a hub id, file or package name as it is."""
-    return str(resolve_model_folder(name_or_path)) if Path(name_or_path).is_dir() else name_or_path
+    path = Path(str(config.model_name_or_path))
+    return path.name if path.is_absolute() else str(path)
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device, _dtype(device)).eval()
+    return model.to(device=device, dtype=_dtype(device)).eval()
 
 
 def _dtype(device: torch.device) -> torch.dtype:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,15 @@ from train.config import TrainConfig, load_config
 from train.distributed import DistributedContext, init_distributed
 from train.evaluation.bootstrap import BootstrapConfig
 from train.evaluation.config import EvaluationConfig
-from train.evaluation.models import load_trained, load_untrained, untrained_name, weights_hash
+from train.evaluation.models import (
+    trained_model,
+    untrained_model,
+    untrained_name,
+    weights_hash,
+)
 from train.evaluation.protocol import Contestant, Evaluation, evaluate
 from train.evaluation.results import SCHEMA_VERSION, Results, write_results
+from train.logs import set_up_logs
 from train.plugins import load_plugins
 
 log = logging.getLogger(__name__)
@@ -59,7 +66,7 @@ def run_evaluation(job: EvaluationJob, context: DistributedContext) -> Results:
     tasks = _tasks(job, config, stores)
     trained = Contestant(
         name=_model_name(job.run, folder),
-        load=lambda: load_trained(folder, config, context.device),
+        load=lambda: trained_model(folder, context.device),
         weights_hash=context.broadcast_object(weights_hash(folder) if context.is_main else ""),
     )
     output = job.output or _run_folder(job.run) / FOLDER
@@ -125,7 +132,7 @@ def _untrained(
     if config is None:
         return None
     return Contestant(
-        name=untrained_name(config), load=lambda: load_untrained(config, store, context.device)
+        name=untrained_name(config), load=lambda: untrained_model(config, store, context.device)
     )
 
 
@@ -180,25 +187,21 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
     )
 
 
-def _set_up_logging(context: DistributedContext) -> None:
-    """Rank 0 tells how it goes; the others speak up only when something is wrong."""
-    logging.basicConfig(
-        level=logging.INFO if context.is_main else logging.WARNING,
-        format=f"%(asctime)s [{context.rank}] %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate under the launcher."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one worker; return its exit code."""
     job = parse_job(arguments)
     context = init_distributed()
-    _set_up_logging(context)
     try:
+        set_up_logs(_run_folder(job.run), context.rank)
         run_evaluation(job, context)
+    except ValueError as error:  # what is told to people; others keep a traceback
+        log.error("%s: %s", type(error).__name__, error)
+        log.debug("", exc_info=error)
+        return 1
     finally:
         context.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

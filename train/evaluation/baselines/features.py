@@ -22,6 +22,7 @@ from train.evaluation.questions import Asked
 from train.evaluation.scores import Floats, Ints
 
 _SHRINKAGE = 5.0
+_CATEGORY_SHRINKAGE = 2.0
 _RECENT = 10
 _PROFILE_WORDS = 32
 _HOUR = 3_600_000
@@ -153,13 +154,15 @@ class _Membership:
         """How often, and with what values above the mean, the history has the item's categories."""
         own = self._member_NC[item] > 0
         if not len(items_R) or not own.any():
-            return [0.0, 0.0, 0.0]
-        shared_R = self._member_NC[items_R][:, own].mean(axis=1)
-        weight = float(shared_R.sum())
+            return [0.0] * 5
+        shared_RC = self._member_NC[items_R][:, own]
+        liking_C = (above_R @ shared_RC) / (shared_RC.sum(axis=0) + _CATEGORY_SHRINKAGE)
         return [
-            weight / len(items_R),
-            float(shared_R[-_RECENT:].mean()),
-            float(shared_R @ above_R) / (weight + _SHRINKAGE),
+            float(shared_RC.mean()),
+            float(shared_RC[-_RECENT:].mean()),
+            float(liking_C.mean()),
+            float(liking_C.max()),
+            float(liking_C.min()),
         ]
 
 

@@ -21,7 +21,10 @@ from data_pipeline.tasks.base import Task
 from train.evaluation.baselines.base import Baseline, Questions, prior_of, softmax, spread
 from train.evaluation.baselines.features import Features
 from train.evaluation.questions import Asked, answered
-from train.evaluation.scores import Floats, TargetScores
+from train.evaluation.scores import Floats, Ints, TargetScores
+
+
+_ENOUGH_TO_STOP_BY = 20
 
 
 class Tabular(Baseline):
@@ -38,8 +41,8 @@ class Tabular(Baseline):
         self._features = Features(store)
 
     @abc.abstractmethod
-    def _classifier(self) -> Any:
-        """An unfitted scikit-learn classifier that takes NaN."""
+    def _classifier(self, labels: Ints) -> Any:
+        """An unfitted scikit-learn classifier that takes NaN, for these labels."""
 
     def answer(self, task: Task, questions: Questions) -> TargetScores:
         """Fit on the training questions and answer."""
@@ -65,7 +68,7 @@ class Tabular(Baseline):
         if not len(wanted):
             return np.zeros((0, n))
         telling_F = np.isfinite(known_BF).any(axis=0)
-        model = self._classifier().fit(known_BF[:, telling_F], labels)
+        model = self._classifier(labels).fit(known_BF[:, telling_F], labels)
         return spread(model.predict_proba(wanted_BF[:, telling_F]), model.classes_, n)
 
     def _choose(
@@ -80,7 +83,8 @@ class Tabular(Baseline):
             np.concatenate([_against_each_other(row) for row in part]) for part in (known, wanted)
         )
         telling_F = np.isfinite(known_RF).any(axis=0)
-        model = self._classifier().fit(known_RF[:, telling_F], np.concatenate(right))
+        right_R = np.concatenate(right).astype(np.int64)
+        model = self._classifier(right_R).fit(known_RF[:, telling_F], right_R)
         sizes = np.cumsum([len(row) for row in wanted])[:-1]
         p_R = np.clip(model.predict_proba(wanted_RF[:, telling_F])[:, 1], 1e-6, 1 - 1e-6)
         return [softmax(np.log(p / (1 - p))) for p in np.split(p_R, sizes)]
@@ -91,7 +95,7 @@ class Logistic(Tabular):
 
     name = "logistic"
 
-    def _classifier(self) -> Any:
+    def _classifier(self, labels: Ints) -> Any:
         return make_pipeline(
             SimpleImputer(strategy="mean", keep_empty_features=True),
             StandardScaler(),
@@ -104,14 +108,16 @@ class GradientBoosting(Tabular):
 
     name = "gradient_boosting"
 
-    def _classifier(self) -> Any:
+    def _classifier(self, labels: Ints) -> Any:
+        # A tenth of the rows says when to stop, where each class has enough to be in it.
+        plenty = bool(np.unique(labels, return_counts=True)[1].min() >= _ENOUGH_TO_STOP_BY)
         return HistGradientBoostingClassifier(
             learning_rate=0.06,
-            max_iter=120,
+            max_iter=120 if plenty else 40,
             max_leaf_nodes=12,
             min_samples_leaf=30,
             l2_regularization=1.0,
-            early_stopping=True,
+            early_stopping=plenty,
             random_state=self.seed,
         )
 
