@@ -264,7 +264,7 @@ class _Fit:
         self.model.train()
         sums, n_steps = np.zeros(2), 0
         best = "" if best_ndcg < 0 else f", best validation NDCG@10 {best_ndcg:.4f}"
-        for inputs_BL, targets_BL in _batches(self.data, self.config, generator):
+        for inputs_BL, targets_BL in training_windows(self.data, self.config, generator):
             sums += self._train_step(inputs_BL, targets_BL, generator)
             n_steps += 1
             self.progress.advance(note=f"epoch {epoch}{best}")
@@ -317,7 +317,7 @@ def most_steps(data: SequenceData, config: StudentConfig) -> int:
     return config.epochs * int(-(-windows // config.batch_size))
 
 
-def _batches(
+def training_windows(
     data: SequenceData, config: StudentConfig, generator: np.random.Generator
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Windows of one epoch as (inputs, targets) `[B, L]`: every TRAIN event is a target once.

