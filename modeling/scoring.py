@@ -229,7 +229,7 @@ def _score_pass(
     for feed in feeds:
         for n in feed.texts:
             text = texts[n]
-            rows += [len(context) - 1, *range(start, start + len(text) - 1)][::1]
+            rows += [len(context) - 1, *range(start, start + len(text) - 1)]
             labels += text
             readers += [n] * len(text)
         start += len(feed.tokens)

