@@ -41,11 +41,11 @@ _OTHER_FORMULAS = ("softcap", "s_aux", "position_bias", "head_mask")
 
 @dataclass(frozen=True, eq=False)
 class _Segment:
-    """Queries [start, stop) over the trunk's keys and their own; mask None means causal."""
+    """The next `length` queries over a trunk's keys and their own; mask None means causal."""
 
-    start: int
-    stop: int
-    trunk: slice
+    length: int
+    trunk: int | None
+    """Which segment is the trunk that these branches see; None for a trunk or a lone prompt."""
     mask_QK: torch.Tensor | None
 
 
@@ -171,21 +171,21 @@ class TreeLayout:
 
 def _segments(layout: TreeLayout, device: torch.device) -> Iterator[_Segment]:
     masks: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}  # repeated shapes share a mask
-    start = 0
+    count = 0
     for trunk, branches in zip(layout.trunk_lengths, layout.branch_lengths, strict=True):
-        trunk_slice = slice(start, start + trunk)
         if len(branches) == 1:  # a lone branch continues its trunk: one causal prompt
-            yield _Segment(start, start + trunk + branches[0], slice(0, 0), None)
-            start += trunk + branches[0]
+            yield _Segment(trunk + branches[0], None, None)
+            count += 1
             continue
+        trunk_segment = count if trunk else None
         if trunk:
-            yield _Segment(start, start + trunk, slice(0, 0), None)
-        start += trunk
+            yield _Segment(trunk, None, None)
+            count += 1
         for block in _blocks(branches):
             if (trunk, block) not in masks:
                 masks[trunk, block] = _block_mask(trunk, block).to(device)
-            yield _Segment(start, start + sum(block), trunk_slice, masks[trunk, block])
-            start += sum(block)
+            yield _Segment(sum(block), trunk_segment, masks[trunk, block])
+            count += 1
 
 
 def _blocks(branches: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -238,14 +238,16 @@ def tree_attention(
     _check_tree_call(module, query, key, layout, attention_mask, kwargs)
     layout._state.uses += 1
     scaling = kwargs.get("scaling")
+    segments = layout.segments(query.device)
+    lengths = [segment.length for segment in segments]
+    # Split once: the gradient of a split is one concatenation, that of a slice a row of zeros.
+    queries, keys, values = (x.split(lengths, dim=2) for x in (query, key, value))
     pieces = []
-    for segment in layout.segments(query.device):
-        own = slice(segment.start, segment.stop)
-        key_K, value_K = key[:, :, own], value[:, :, own]
-        if segment.trunk.stop > segment.trunk.start:
-            key_K = torch.cat([key[:, :, segment.trunk], key_K], dim=2)
-            value_K = torch.cat([value[:, :, segment.trunk], value_K], dim=2)
-        out = _sdpa(query[:, :, own], key_K, value_K, segment.mask_QK, scaling)
+    for segment, query_Q, key_K, value_K in zip(segments, queries, keys, values, strict=True):
+        if segment.trunk is not None:
+            key_K = torch.cat([keys[segment.trunk], key_K], dim=2)
+            value_K = torch.cat([values[segment.trunk], value_K], dim=2)
+        out = _sdpa(query_Q, key_K, value_K, segment.mask_QK, scaling)
         pieces.append(out.transpose(1, 2))
     return torch.cat(pieces, dim=1), None
 

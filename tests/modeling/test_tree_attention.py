@@ -293,7 +293,8 @@ def test_masks_are_built_once_and_shared_by_equal_blocks() -> None:
     assert segments is layout.segments(torch.device("cpu"))
     masks = {id(segment.mask_QK) for segment in segments if segment.mask_QK is not None}
     assert len(masks) == 1
-    assert [s.stop - s.start for s in segments] == [9, 128, 128, 9, 128, 128]
+    assert [s.length for s in segments] == [9, 128, 128, 9, 128, 128]
+    assert [s.trunk for s in segments] == [None, 0, 0, None, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,19 @@ from train.evaluation.questions import collect
 from train.evaluation.results import DECODING, SCHEMA_VERSION, CorpusResult, Results, Row
 from train.evaluation.rows import TaskScores, check_sampled, make_row
 from train.evaluation.scores import TargetScores
+from train.evaluation.swap import swapped_trees
 
 log = logging.getLogger(__name__)
 
 ScoresByTask = dict[str, TargetScores]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model said in one exam: by task, and to the first pairs of items the other way."""
+
+    scores: ScoresByTask = field(default_factory=dict)
+    swapped: ScoresByTask = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,11 +129,11 @@ def evaluate(
     if not any(exam.targets for exam in exams):
         raise ValueError(f"nothing to evaluate: {[exam.skipped for exam in exams]}")
     with clock.measure("model"):
-        ours, examples = _examine(trained, exams, context, config)
-    theirs: list[ScoresByTask] = [{} for _ in exams]
+        ours = _examine(trained, exams, context, config, swap=True)
+    theirs = [Answers() for _ in exams]
     if untrained and config.with_untrained:
         with clock.measure("untrained"):
-            theirs, _ = _examine(untrained, exams, context, config)
+            theirs = _examine(untrained, exams, context, config, swap=False)
     with clock.measure("baselines"):
         opponents = [_oppose(exam, mixture, context, config, cache_folder) for exam in exams]
     with clock.measure("intervals"):
@@ -133,6 +142,11 @@ def evaluate(
             for exam, own, other, opponent in zip(exams, ours, theirs, opponents, strict=True)
             for row in _rows(exam, own, other, opponent, context, config)
         ]
+    examples = [
+        example
+        for exam, own in zip(exams, ours, strict=True)
+        for example in pick_examples(exam.store, exam.tasks, exam.trees, own.scores)
+    ]
     seconds = clock.seconds()
     results = Results(
         schema_version=SCHEMA_VERSION,
@@ -221,27 +235,32 @@ def _examine(
     exams: Sequence[Exam],
     context: DistributedContext,
     config: EvaluationConfig,
-) -> tuple[list[ScoresByTask], list[dict[str, Any]]]:
+    *,
+    swap: bool,
+) -> list[Answers]:
     """Load a model, let it answer all exams, and let go of it."""
     model = contestant.load()
-    scored: list[ScoresByTask] = []
-    examples: list[dict[str, Any]] = []
+    answers: list[Answers] = []
     for exam in exams:
-        scores = predict(
-            model,
-            exam.trees,
-            exam.tasks,
-            exam.store,
-            context,
-            max_tokens=config.max_tokens,
-            description=f"{contestant.name} on {exam.store.card.corpus_name}",
-        )
+
+        def ask(trees: Sequence[Tree], what: str, exam: Exam = exam) -> ScoresByTask:
+            return predict(
+                model,
+                trees,
+                exam.tasks,
+                exam.store,
+                context,
+                max_tokens=config.max_tokens,
+                description=f"{contestant.name} on {exam.store.card.corpus_name}{what}",
+            )
+
+        scores = ask(exam.trees, "")
         _check_complete(exam, scores)
-        examples += pick_examples(exam.store, exam.tasks, exam.trees, scores)
-        scored.append(scores)
+        pairs = swapped_trees(exam.store, exam.tasks, exam.trees) if swap else []
+        answers.append(Answers(scores, ask(pairs, ", pairs swapped") if pairs else {}))
     del model
     gc.collect()
-    return scored, examples
+    return answers
 
 
 def _check_complete(exam: Exam, scores: ScoresByTask) -> None:
@@ -281,8 +300,8 @@ def _oppose(
 
 def _rows(
     exam: Exam,
-    ours: ScoresByTask,
-    theirs: ScoresByTask,
+    ours: Answers,
+    theirs: Answers,
     opponents: Opponents,
     context: DistributedContext,
     config: EvaluationConfig,
@@ -294,8 +313,9 @@ def _rows(
         scored = TaskScores(
             task=task,
             asked=exam.asked[task.name],
-            model=ours[task.name],
-            untrained=theirs.get(task.name),
+            model=ours.scores[task.name],
+            swapped=ours.swapped.get(task.name),
+            untrained=theirs.scores.get(task.name),
             baselines=opponents.of(task.name),
         )
         mine[task.name] = make_row(exam.store, scored, config.bootstrap)
@@ -303,7 +323,7 @@ def _rows(
     return [rows[task.name] for task in tasks]
 
 
-def _corpus(exam: Exam, scores: ScoresByTask, opponents: Opponents) -> CorpusResult:
+def _corpus(exam: Exam, ours: Answers, opponents: Opponents) -> CorpusResult:
     card = exam.store.card
     return CorpusResult(
         name=card.corpus_name,
@@ -313,9 +333,9 @@ def _corpus(exam: Exam, scores: ScoresByTask, opponents: Opponents) -> CorpusRes
         split=dict(card.split),
         set_fingerprint=questions_fingerprint(exam.asked),
         users_expected=exam.users,
-        users_scored=_users_scored(scores),
+        users_scored=_users_scored(ours.scores),
         targets_expected=exam.targets,
-        targets_scored=sum(map(len, scores.values())),
+        targets_scored=sum(map(len, ours.scores.values())),
         skipped=exam.skipped,
         baseline_settings=opponents.settings,
     )

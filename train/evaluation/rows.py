@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
+from train.evaluation import swap
 from train.evaluation.bootstrap import Bootstrap, BootstrapConfig, Resampled
 from train.evaluation.metrics import (
     SAMPLED,
@@ -32,6 +33,7 @@ class TaskScores:
     task: Task
     asked: Sequence[Asked]
     model: TargetScores
+    swapped: TargetScores | None
     untrained: TargetScores | None
     baselines: Mapping[str, TargetScores]
 
@@ -81,7 +83,7 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
         beats_trivial=_beats(against["trivial"]),
         beats_best=_beats(against["best"]),
         label_mass=None if task.kind == "title" else number(float(model.label_mass_N.mean())),
-        secondary=_secondary(task, model),
+        secondary=_secondary(scored),
         users_with_one_class=users_with_one_class(model) if len(task.labels) == 2 else 0,
         slices=_slices(store, scored, metric, config),
     )
@@ -126,10 +128,14 @@ def _beats(difference: Range | None) -> bool | None:
     return None if difference is None or difference.value is None else difference.above_zero
 
 
-def _secondary(task: Task, model: TargetScores) -> dict[str, float | None]:
+def _secondary(scored: TaskScores) -> dict[str, float | None]:
+    task, model = scored.task, scored.model
     graded = bool(model.gains_NK.size) and not np.isnan(model.gains_NK).all()
     names = secondary_metrics(task.kind, task.metric, len(task.labels), graded)
-    return {name: number(find_metric(name)(model)) for name in names}
+    found = {name: number(find_metric(name)(model)) for name in names}
+    if scored.swapped is not None and len(scored.swapped):
+        found[swap.NAME] = swap.consistency(model, scored.swapped)
+    return found
 
 
 def _slices(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipeline.evaluation_set import EvaluationSet
 from data_pipeline.mixture import MixtureConfig
+from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks import Task, all_tasks, applicable
 from modeling.backbone import build_backbone
@@ -30,6 +32,8 @@ from train.evaluation.results import (
 )
 from train.evaluation.rows import check_sampled
 from train.evaluation.run import find_config, parse_job, write_evaluation
+from train.evaluation.scores import TargetScores
+from train.evaluation.swap import consistency, swapped_trees
 
 SHAPE = ModelShape(
     hidden_size=16,
@@ -228,8 +232,9 @@ def test_held_out_phrasings_are_asked_and_filed_apart(
         CONFIG, phrasing="held_out", with_baselines=False, with_untrained=False
     )
     held_out = run(tiny_store, None, names=names, config=config)
-    assert all_tasks()["like"].held_out_instructions[0].format(item="film") in (
-        held_out.examples[0]["prompt"]
+    assert (
+        all_tasks()["like"].held_out_instructions[0].format(item="film")
+        in (held_out.examples[0]["prompt"])
     )
     trained = run(tiny_store, None, names=names, config=dataclasses.replace(config, seed=0))
     assert write_evaluation(held_out, tmp_path).name == "results-held_out.json"
@@ -309,3 +314,44 @@ def test_interval_of_one_user_is_a_point(tiny_store: TokenStore) -> None:
     assert row.users == row.n == 1
     assert row.low == row.value == row.high
     assert np.isfinite(row.value)
+
+
+def test_pairs_are_asked_again_in_the_other_order(tiny_store: TokenStore, results: Results) -> None:
+    tasks = [all_tasks()["pairwise"], all_tasks()["like"]]
+    trees = list(
+        EvaluationSet(tiny_store, tasks, phase=Phase.TEST, config=MIXTURE, seed=0, max_targets=30)
+    )
+    pairs = [b for tree in trees for b in tree.branches if b.task == 0]
+    again = [b for tree in swapped_trees(tiny_store, tasks, trees) for b in tree.branches]
+    assert len(again) == len(pairs) > 10
+    for branch, other in zip(pairs, again, strict=True):
+        assert other.question.candidates == branch.question.candidates[::-1]
+        assert other.question.label == 1 - branch.question.label
+        assert sorted(other.tokens) == sorted(branch.tokens)
+        assert other.phrasing == branch.phrasing
+    row = next(row for row in results.rows if row.task == "pairwise")
+    assert 0.0 <= row.secondary["order_swap_consistency"] <= 1.0
+    assert "order_swap_consistency" not in results.rows[0].secondary
+
+
+def test_consistency_follows_the_item_and_not_the_letter() -> None:
+    def of(first: list[float]) -> TargetScores:
+        n = len(first)
+        p_N = np.array(first)
+        whole = np.zeros(n, np.int64)
+        return TargetScores(
+            groups_N=whole,
+            subjects_N=whole,
+            labels_N=whole,
+            n_choices_N=whole + 2,
+            probabilities_NK=np.stack([p_N, 1 - p_N], 1),
+            gains_NK=np.zeros((n, 0)),
+            values_N=np.full(n, np.nan),
+            class_values_K=np.arange(2.0),
+            better_N=whole - 1,
+            tied_N=whole,
+            label_mass_N=np.ones(n),
+        )
+
+    # Prefers the same item twice; prefers A twice; undecided.
+    assert consistency(of([0.9, 0.9, 0.5]), of([0.2, 0.8, 0.3])) == pytest.approx(0.5)

@@ -23,7 +23,6 @@ from train.evaluation.baselines.features import Features
 from train.evaluation.questions import Asked, answered
 from train.evaluation.scores import Floats, Ints, TargetScores
 
-
 _ENOUGH_TO_STOP_BY = 20
 
 
