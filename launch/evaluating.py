@@ -9,6 +9,7 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from launch.console import standard_output_as_error
+from launch.report_results import show
 from launch.workers import WorkersError, run_workers
 from train.checkpoint import resolve_model_folder
 from train.evaluation.results import Results, read_results
@@ -70,6 +71,34 @@ def evaluate_run(
 
 def _written_at(file: Path) -> int | None:
     return file.stat().st_mtime_ns if file.exists() else None
+
+
+COLUMNS = (
+    "task", "metric", "n", "model", "95% interval", "untrained", "trivial", "best", "best baseline",
+)  # fmt: skip
+
+
+def table_rows(results: Results) -> list[list[str]]:
+    """A row per task under `COLUMNS`; a tick where the model is better beyond the interval."""
+    several = len(results.corpora) > 1
+    return [
+        [
+            f"{row.corpus}/{row.task}" if several else row.task,
+            row.metric if row.higher_is_better else f"{row.metric} (less is better)",
+            f"{row.n:,}",
+            show(row.value),
+            f"{show(row.low)} to {show(row.high)}",
+            f"{show(row.untrained_value)} {_tick(row.beats_untrained)}",
+            f"{show(row.baselines.get(row.trivial or ''))} {_tick(row.beats_trivial)}",
+            f"{show(row.baseline_value)} {_tick(row.beats_best)}",
+            row.baseline or "",
+        ]
+        for row in results.rows
+    ]
+
+
+def _tick(beaten: bool | None) -> str:
+    return "" if beaten is None else ("✓" if beaten else "✗")
 
 
 def results_dict(results: Results) -> dict[str, Any]:

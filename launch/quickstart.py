@@ -166,9 +166,9 @@ def run_quickstart(*, fresh: bool) -> None:
 
 def _say_summary() -> None:
     """The verdict of the evaluation: what the model beats, and what it does not."""
-    from launch.report_results import summary_lines
+    from train.evaluation.results import read_results, summary_lines
 
-    for line in summary_lines(Path(RUN)):
+    for line in summary_lines(read_results(Path(RUN) / "evaluation" / "results.json")):
         out.print(line, markup=False, soft_wrap=True)
 
 

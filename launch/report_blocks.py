@@ -80,6 +80,7 @@ class Prompt:
     title: str
     pieces: Sequence[Piece]
     note: str = ""
+    unfolded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,7 @@ def _html_prompt(block: Prompt) -> str:
     )
     note = f"<p>{_html_inline(block.note)}</p>" if block.note else ""
     return (
-        f'<details class="prompt" open><summary>{_html_inline(block.title)}</summary>'
+        f'<details class="prompt"{" open" if block.unfolded else ""}><summary>{_html_inline(block.title)}</summary>'
         f"{note}<pre>{text}</pre></details>"
     )
 

@@ -21,7 +21,8 @@ from launch.report_data import Json, RunFiles
 from launch.report_results import DASH, show
 from train.progress import duration
 
-MOST_EXAMPLES = 8
+MOST_EXAMPLES = 12
+MOST_UNFOLDED = 4
 MOST_CHOICES = 10
 
 
@@ -34,11 +35,16 @@ def examples_section(files: RunFiles) -> Section:
     section.blocks.append(
         Paragraph("What the model saw, word for word, and the probability it gave to each answer.")
     )
-    section.blocks.extend([_prompt(example) for example in files.examples[:MOST_EXAMPLES]])
+    section.blocks.extend(
+        [
+            _prompt(example, unfolded=number < MOST_UNFOLDED)
+            for number, example in enumerate(files.examples[:MOST_EXAMPLES])
+        ]
+    )
     return section
 
 
-def _prompt(example: Json) -> Prompt:
+def _prompt(example: Json, *, unfolded: bool) -> Prompt:
     answer = str(example.get("answer", ""))
     pieces = [Piece(str(example.get("prompt", "")), "trunk"), Piece(f" {answer}", "label")]
     choices, shares = example.get("choices", ()), example.get("probabilities", ())
@@ -47,7 +53,7 @@ def _prompt(example: Json) -> Prompt:
     if "rank" in example:
         scores = f"the right item stands at rank {example['rank']:g} of the catalog"
     note = f"Right: **{answer.strip()}**. Model: {scores or 'no scores'}."
-    return Prompt(str(example.get("task", "a task")), pieces, note)
+    return Prompt(str(example.get("task", "a task")), pieces, note, unfolded)
 
 
 def models_section(files: RunFiles) -> Section:

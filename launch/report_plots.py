@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from launch.report_blocks import Picture
 
@@ -94,6 +95,7 @@ def loss_picture(curve: Curve) -> Picture:
             axes.plot(
                 curve.eval_steps, curve.eval_losses, "o", color=ink.baseline, markersize=4, zorder=3
             )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         axes.margins(x=0.01)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from data_pipeline.evaluation_set import EvaluationSet
@@ -47,6 +48,7 @@ from train.task_sheet import TASKS, student_sheet, task_sheet
 log = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -206,10 +208,11 @@ def _write_adapter(job: ExportJob, source: _Source, folder: Path) -> dict[str, A
         )
     _refuse_idle_adapter(checkpoint)
     model = load_trained(checkpoint, dtype=torch.float32).eval()
-    for name in (ADAPTER, "adapter_model.safetensors"):
-        shutil.copyfile(checkpoint / name, folder / name)
     _write_language_files(source, checkpoint, folder, model, "float32")
+    shutil.copyfile(checkpoint / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     base = _base_of(checkpoint)
+    adapter = json.loads((checkpoint / ADAPTER).read_text(encoding="utf-8"))
+    _write_json(folder / ADAPTER, adapter | {"base_model_name_or_path": base})
     reference = {
         "name_or_path": base,
         "configured_as": source.config.model_name_or_path if source.config else None,
@@ -229,7 +232,8 @@ def _base_of(checkpoint: Path) -> str:
             f"{checkpoint / ADAPTER} does not name its base model: set base_model_name_or_path in "
             f"it to the folder or hub id that the adapter was trained on"
         )
-    return str(base)
+    # An export is loaded from anywhere, so a path must not depend on where we stand.
+    return str(Path(base).resolve()) if Path(base).is_dir() else str(base)
 
 
 def _weight_files(folder: Path) -> list[dict[str, Any]]:
@@ -249,9 +253,7 @@ def _refuse_idle_adapter(checkpoint: Path) -> None:
     Raises:
         ExportError: tensors without elements, or every lora_B zero.
     """
-    from safetensors.torch import load_file
-
-    path = checkpoint / "adapter_model.safetensors"
+    path = checkpoint / ADAPTER_WEIGHTS
     if not path.is_file():
         raise ExportError(f"{path} is missing: the checkpoint is not whole")
     tensors = load_file(path)

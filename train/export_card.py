@@ -16,23 +16,22 @@ import json
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder = "."  # this folder
 model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
 task = json.load(open(f"{folder}/tasks.json"))["tasks"]["TASK"]
-ids = tokenizer(task["example"]["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
+ids = AutoTokenizer.from_pretrained(folder)(task["example"]["prompt"], return_tensors="pt",
+                                            add_special_tokens=False).input_ids
 logits = model(ids).logits[0, -1, task["label_token_ids"]]
 print(dict(zip(task["labels"], logits.float().softmax(0).tolist())))
 """,
     "adapter": """
 import json
-from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder = "."  # this folder
-base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+folder = "."  # this folder; the base model is loaded from where base.json says
+model = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
 task = json.load(open(f"{folder}/tasks.json"))["tasks"]["TASK"]
-ids = tokenizer(task["example"]["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
-logits = model(ids).logits[0, -1, task["label_token_ids"]]
+ids = AutoTokenizer.from_pretrained(folder)(task["example"]["prompt"], return_tensors="pt",
+                                            add_special_tokens=False).input_ids
+logits = model(input_ids=ids).logits[0, -1, task["label_token_ids"]]
 print(dict(zip(task["labels"], logits.float().softmax(0).tolist())))
 """,
     "onnx": """

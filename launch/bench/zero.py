@@ -114,7 +114,14 @@ def _train(
     (run / "launch.yaml").write_text(to_yaml(config))
     output = run / "output.log"
     arguments = ["--config", str(run / "launch.yaml")]
-    code = run_workers("train.run", arguments, run, num_procs=processes, log_file=output)
+    code = run_workers(
+        "train.run",
+        arguments,
+        run,
+        num_procs=processes,
+        log_file=output,
+        env={"OMP_NUM_THREADS": "1"},  # so small a model gains nothing from more
+    )
     if code:
         told = "\n".join(output.read_text().splitlines()[-20:])
         raise WorkersError(f"{processes} processes under ZeRO-{stage} failed:\n{told}", code)

@@ -48,6 +48,9 @@ def eval_command(
     max_targets: Annotated[
         int | None, typer.Option(min=1, help="Targets of each task and corpus at most.")
     ] = None,
+    max_title_targets: Annotated[
+        int | None, typer.Option(min=1, help="The same for tasks that rank the whole catalog.")
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Fit and score the baselines.")
     ] = True,
@@ -60,14 +63,18 @@ def eval_command(
 
     Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings).
     """
-    from launch.evaluating import evaluate_run, results_dict
-    from train.evaluation.results import COLUMNS, render_table, summary_lines
+    from launch.evaluating import COLUMNS, evaluate_run, results_dict, table_rows
+    from train.evaluation.results import summary_lines
 
     arguments = ["--phase", phase.value, "--phrasing", phrasing.value]
     for name in task or ():
         arguments += ["--task", name]
-    if max_targets is not None:
-        arguments += ["--max-targets", str(max_targets)]
+    for option, value in (
+        ("--max-targets", max_targets),
+        ("--max-title-targets", max_title_targets),
+    ):
+        if value is not None:
+            arguments += [option, str(value)]
     if not baselines:
         arguments.append("--no-baselines")
     results = evaluate_run(
@@ -76,7 +83,13 @@ def eval_command(
     if as_json:
         print_json(results_dict(results))
         return
-    print_table(COLUMNS, render_table(results), right=("n", "users", "model"))
+    print_table(
+        COLUMNS,
+        table_rows(results),
+        right=("n", "model", "untrained", "trivial", "best"),
+        fold=("task", "metric", "best baseline"),
+    )
+    say("✓ the model is better beyond the paired 95% interval, ✗ it is not")
     say("")
     for line in summary_lines(results):
         out.print(line, markup=False, soft_wrap=True)

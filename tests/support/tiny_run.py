@@ -32,7 +32,12 @@ def make_tiny_run(run: Path, store: TokenStore) -> Path:
     folder = _checkpoint(run, store)
     save_hf_folder(model.state_dict(), model.config, folder)
     config = TrainConfig(
-        model=SHAPE, stores=(str(store.folder),), output_dir=str(run), max_steps=1, mixture=MIXTURE
+        model=SHAPE,
+        stores=(str(store.folder),),
+        output_dir=str(run),
+        max_steps=1,
+        learning_rate=1e-3,
+        mixture=MIXTURE,
     )
     (run / "config.yaml").write_text(to_yaml(config))
     return run
@@ -53,6 +58,7 @@ def make_tiny_lora_run(run: Path, base: Path, store: TokenStore, *, trained: boo
         stores=(str(store.folder),),
         output_dir=str(run),
         max_steps=1,
+        learning_rate=1e-3,
         mixture=MIXTURE,
     )
     (run / "config.yaml").write_text(to_yaml(config))

@@ -186,7 +186,7 @@ def test_slates_prefer_what_like_minded_users_met(tiny_store: TokenStore) -> Non
             for item in set(slate.tolist()) - {target}:
                 others = [len((met_by[item] & met_by[known]) - {user}) for known in history]
                 shared[share] += sum(others) / max(1, len(met_by[item])) ** 0.5
-    assert shared[1.0] > 1.05 * shared[0.0]
+    assert shared[1.0] > 1.02 * shared[0.0]
 
 
 def test_a_slate_larger_than_the_catalog_is_refused(tiny_store: TokenStore) -> None:

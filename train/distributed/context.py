@@ -73,8 +73,8 @@ class DistributedContext:
         return holder[0]
 
     def close(self) -> None:
-        """Leave the process group, where there is one."""
-        if dist.is_initialized():
+        """Leave the other ranks. A process alone keeps its group: DeepSpeed holds on to it."""
+        if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 

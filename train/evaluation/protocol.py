@@ -136,17 +136,9 @@ def evaluate(
             theirs = _examine(untrained, exams, context, config, swap=False)
     with clock.measure("baselines"):
         opponents = [_oppose(exam, mixture, context, config, cache_folder) for exam in exams]
+    all_of_them = list(zip(exams, ours, theirs, opponents, strict=True))
     with clock.measure("intervals"):
-        rows = [
-            row
-            for exam, own, other, opponent in zip(exams, ours, theirs, opponents, strict=True)
-            for row in _rows(exam, own, other, opponent, context, config)
-        ]
-    examples = [
-        example
-        for exam, own in zip(exams, ours, strict=True)
-        for example in pick_examples(exam.store, exam.tasks, exam.trees, own.scores)
-    ]
+        rows = [row for each in all_of_them for row in _rows(*each, context, config)]
     seconds = clock.seconds()
     results = Results(
         schema_version=SCHEMA_VERSION,
@@ -165,10 +157,18 @@ def evaluate(
         world_size=context.world_size,
         seconds=seconds,
         targets_per_second=sum(exam.targets for exam in exams) / max(seconds["model"], 1e-9),
-        corpora=[_corpus(*each) for each in zip(exams, ours, opponents, strict=True)],
+        corpora=[_corpus(exam, own, other) for exam, own, _, other in all_of_them],
         rows=rows,
     )
-    return Evaluation(results=results, examples=examples)
+    return Evaluation(results=results, examples=_examples(exams, ours))
+
+
+def _examples(exams: Sequence[Exam], ours: Sequence[Answers]) -> list[dict[str, Any]]:
+    return [
+        example
+        for exam, own in zip(exams, ours, strict=True)
+        for example in pick_examples(exam.store, exam.tasks, exam.trees, own.scores)
+    ]
 
 
 def _prepare(
@@ -207,7 +207,8 @@ def _trees(
 ) -> list[Tree]:
     """The questions of a phase; those answered by a title come last and are fewer."""
     trees: list[Tree] = []
-    for titles, most in ((False, config.max_targets), (True, config.max_title_targets)):
+    most_titles = min(config.max_targets, config.max_title_targets)
+    for titles, most in ((False, config.max_targets), (True, most_titles)):
         indices = [i for i, task in enumerate(tasks) if (task.kind == "title") == titles]
         if not indices:
             continue
@@ -238,29 +239,39 @@ def _examine(
     *,
     swap: bool,
 ) -> list[Answers]:
-    """Load a model, let it answer all exams, and let go of it."""
+    """Load a model and let it answer all exams."""
+    gc.collect()  # the model before this one may be held by reference cycles
     model = contestant.load()
-    answers: list[Answers] = []
+    answers = []
     for exam in exams:
-
-        def ask(trees: Sequence[Tree], what: str, exam: Exam = exam) -> ScoresByTask:
-            return predict(
-                model,
-                trees,
-                exam.tasks,
-                exam.store,
-                context,
-                max_tokens=config.max_tokens,
-                description=f"{contestant.name} on {exam.store.card.corpus_name}{what}",
-            )
-
-        scores = ask(exam.trees, "")
+        name = f"{contestant.name} on {exam.store.card.corpus_name}"
+        scores = _ask(model, exam, exam.trees, context, config, name)
         _check_complete(exam, scores)
         pairs = swapped_trees(exam.store, exam.tasks, exam.trees) if swap else []
-        answers.append(Answers(scores, ask(pairs, ", pairs swapped") if pairs else {}))
-    del model
-    gc.collect()
+        again = _ask(model, exam, pairs, context, config, f"{name}, pairs swapped")
+        answers.append(Answers(scores, again))
     return answers
+
+
+def _ask(
+    model: torch.nn.Module,
+    exam: Exam,
+    trees: Sequence[Tree],
+    context: DistributedContext,
+    config: EvaluationConfig,
+    description: str,
+) -> ScoresByTask:
+    if not trees:
+        return {}
+    return predict(
+        model,
+        trees,
+        exam.tasks,
+        exam.store,
+        context,
+        max_tokens=config.max_tokens,
+        description=description,
+    )
 
 
 def _check_complete(exam: Exam, scores: ScoresByTask) -> None:

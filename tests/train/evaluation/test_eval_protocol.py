@@ -252,7 +252,7 @@ def test_a_sampled_metric_must_say_so(tiny_store: TokenStore) -> None:
 
     task: Task = Lying()
     config = dataclasses.replace(CONFIG, with_baselines=False, with_untrained=False)
-    with pytest.raises(ValueError, match="'lying' asks about item .* Call its metric sampled_auc"):
+    with pytest.raises(ValueError, match=r"'lying' asks about item .* Call its metric sampled_auc"):
         evaluate(
             contestant(tiny_store, 1),
             None,
@@ -293,8 +293,11 @@ def test_a_wrong_baseline_or_metric_name_stops_before_any_scoring(tiny_store: To
 
 def test_the_command_line_reads_every_setting(tmp_path: Path) -> None:
     job = parse_job(
-        ["--run", str(tmp_path), "--store", "a", "--store", "b", "--task", "like"]
-        + ["--phrasing", "held_out", "--max-targets", "7", "--resamples", "9", "--no-baselines"]
+        [
+            *("--run", str(tmp_path), "--store", "a", "--store", "b", "--task", "like"),
+            *("--phrasing", "held_out", "--max-targets", "7", "--resamples", "9"),
+            "--no-baselines",
+        ]
     )
     assert job.stores == ("a", "b")
     assert job.tasks == ("like",)
