@@ -1,7 +1,6 @@
 """Questions into branches: the only place that knows how a branch is written."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -34,19 +33,24 @@ class BranchWriter:
     def __init__(self, store: TokenStore, tasks: Sequence[Task]) -> None:
         self._store = store
         self._tasks = tuple(tasks)
+        self._titles = store.card.first_piece["title"]
         noun = store.card.item_noun
         self._instructions = [
             [
-                store.piece(store.constant(instruction_text(task, phrasing, noun)))
+                store.constant(instruction_text(task, phrasing, noun))
                 for phrasing in range(len(task.instructions) + len(task.held_out_instructions))
             ]
             for task in self._tasks
         ]
-        self._labels = [
-            store.encoder.labels(cue_of(task), task.labels) if task.labels else None
-            for task in self._tasks
-        ]
-        self._cues = [store.encoder.piece(cue_of(task)) for task in self._tasks]
+        self._cues: list[int] = []
+        self._labels: list[Ids] = []
+        for task in self._tasks:
+            cue = store.encoder.piece(cue_of(task))
+            labels = _NO_CHOICES
+            if task.labels:
+                cue, labels = store.encoder.labels(cue_of(task), task.labels)
+            self._cues.append(store.constant_of(cue))
+            self._labels.append(labels)
 
     def phrasing(self, task: int, draws: Draws, *, held_out: bool = False) -> int:
         """Draw one of the phrasings that are trained on, or one that is held out."""
@@ -57,42 +61,38 @@ class BranchWriter:
 
     def write(self, asked: Sequence[Asked]) -> tuple[Branch, ...]:
         """Write the branches of one tree. An answer's last token is expected, never fed."""
-        parts: list[Ids] = []
-        ends: list[int] = []
-        answers: list[Ids] = []
-        choices: list[Ids] = []
-        piece = self._store.piece
+        pieces: list[int] = []
+        firsts: list[int] = []
         for task, _, question, phrasing in asked:
-            parts.append(self._instructions[task][phrasing])
-            parts.extend([piece(p) for p in question.pieces])
-            labels = self._labels[task]
-            if labels is None:
-                answer = self._store.title_tokens(question.label)
-                parts += (self._cues[task], answer[:-1])
-                choices.append(_NO_CHOICES)
-            else:
-                parts.append(labels[0])
-                choices.append(labels[1][: question.n_choices])
-                answer = labels[1][question.label : question.label + 1]
-            answers.append(answer)
-            ends.append(len(parts))
-        # One copy for the whole tree; the branches are views of it.
-        tokens = np.concatenate(parts)
-        stops = list(accumulate(map(len, parts)))
-        begin = 0
+            firsts.append(len(pieces))
+            pieces.append(self._instructions[task][phrasing])
+            pieces.extend(question.pieces)
+            pieces.append(self._cues[task])
+            if not question.n_choices:
+                pieces.append(self._titles + question.label)
+        # One gather for the whole tree; the branches are views of it.
+        ids, lengths = self._store.gather(pieces)
+        stops = np.cumsum(np.add.reduceat(lengths, firsts)).tolist()
         branches = []
-        for (task, subject, question, phrasing), end, answer, options in zip(
-            asked, ends, answers, choices, strict=True
+        begin = 0
+        for (task, subject, question, phrasing), first, stop in zip(
+            asked, [*firsts[1:], len(pieces)], stops, strict=True
         ):
-            stop = stops[end - 1]
+            if question.n_choices:
+                end = stop
+                choices = self._labels[task][: question.n_choices]
+                answer = choices[question.label : question.label + 1]
+            else:  # the title stands there, to be fed but for its last token
+                end, choices = stop - 1, _NO_CHOICES
+                answer = ids[stop - int(lengths[first - 1]) : stop]
             branches.append(
                 Branch(
                     task=task,
                     subject=subject,
                     phrasing=phrasing,
-                    tokens=tokens[begin:stop],
+                    tokens=ids[begin:end],
                     answer=answer,
-                    choices=options,
+                    choices=choices,
                     question=question,
                 )
             )

@@ -103,8 +103,11 @@ class TokenStore:
         self.event_value_E: NDArray[np.float32] = arrays["event_value"]
         self.event_phase_E: NDArray[np.int8] = arrays["event_phase"]
         self.event_opens_request_E: NDArray[np.bool_] = arrays["event_opens_request"]
-        self._constants: list[Ids] = []
-        self._constant_ids: dict[str, int] = {}
+        # Constants follow the store's own pieces, and their tokens follow the store's own tokens.
+        self._constant_ids: dict[bytes, int] = {}
+        self._constants: dict[str, int] = {}
+        self._constant_tokens: Ids = np.empty(0, np.int32)
+        self._constant_offsets: NDArray[np.int64] = np.zeros(1, np.int64)
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenStore":
@@ -224,11 +227,16 @@ class TokenStore:
 
     # Pieces
 
+    @property
+    def n_pieces(self) -> int:
+        """Pieces of the store itself, without constants."""
+        return len(self.piece_offsets_P1) - 1
+
     def piece(self, piece: int) -> Ids:
         """Return the ids of one piece."""
-        n_pieces = len(self.piece_offsets_P1) - 1
-        if piece >= n_pieces:
-            return self._constants[piece - n_pieces]
+        if piece >= self.n_pieces:
+            first, stop = self._constant_offsets[piece - self.n_pieces :][:2]
+            return self._constant_tokens[first:stop]
         return self.tokens_T[self.piece_offsets_P1[piece] : self.piece_offsets_P1[piece + 1]]
 
     def piece_of(self, kind: str, row: int) -> int:
@@ -237,12 +245,41 @@ class TokenStore:
 
     def constant(self, text: str) -> int:
         """Return the piece of a fixed text, encoding it when it is first asked for."""
-        found = self._constant_ids.get(text)
+        found = self._constants.get(text)
         if found is None:
-            found = len(self.piece_offsets_P1) - 1 + len(self._constants)
-            self._constants.append(self.encoder.piece(text))
-            self._constant_ids[text] = found
+            found = self._constants[text] = self.constant_of(self.encoder.piece(text))
         return found
+
+    def constant_of(self, ids: Ids) -> int:
+        """Return the piece that holds these ids."""
+        key = ids.tobytes()
+        if key not in self._constant_ids:
+            self._constant_ids[key] = self.n_pieces + len(self._constant_ids)
+            self._constant_tokens = np.concatenate([self._constant_tokens, ids])
+            self._constant_offsets = np.append(self._constant_offsets, len(self._constant_tokens))
+        return self._constant_ids[key]
+
+    def gather(self, pieces: Sequence[int]) -> tuple[Ids, NDArray[np.int64]]:
+        """Join many pieces at once: a few numpy calls, however many pieces.
+
+        Returns:
+            Their ids one after another, and the length of each piece.
+        """
+        n_tokens = len(self.tokens_T)
+        pieces_S = np.array(pieces, np.int64)
+        constant_S = pieces_S >= self.n_pieces
+        own_S = np.where(constant_S, 0, pieces_S)
+        starts_S = self.piece_offsets_P1[own_S]
+        lengths_S = self.piece_offsets_P1[own_S + 1] - starts_S
+        constants = pieces_S[constant_S] - self.n_pieces
+        starts_S[constant_S] = n_tokens + self._constant_offsets[constants]
+        lengths_S[constant_S] = np.diff(self._constant_offsets)[constants]
+        source = _ranges(starts_S, lengths_S)
+        own = source < n_tokens
+        ids = np.empty(len(source), np.int32)
+        ids[own] = self.tokens_T[source[own]]
+        ids[~own] = self._constant_tokens[source[~own] - n_tokens]
+        return ids, lengths_S
 
     def title_tokens(self, item: int) -> Ids:
         """Return the ids that answer a title task: the title, then a line end."""
@@ -303,11 +340,10 @@ class TokenStore:
         if not len(lengths_S):
             return np.empty(0, np.int32), EventSpans.none()
         begins_S = ends_S - lengths_S
-        source = np.arange(ends_S[-1]) + np.repeat(starts_S - begins_S, lengths_S)
         spans = EventSpans(
             records=begins_S[1::3] + offset, actions=begins_S[2::3] + offset, items=item
         )
-        return self.tokens_T[source], spans
+        return self.tokens_T[_ranges(starts_S, lengths_S)], spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +359,12 @@ class EventSpans:
         """Return the spans of a trunk without history."""
         empty = np.empty(0, np.int64)
         return cls(empty, empty, np.empty(0, np.int32))
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenate `arange(start, start + length)` of every pair."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
 
 
 def open_stores(folders: Sequence[str | Path]) -> list[TokenStore]:

@@ -5,7 +5,6 @@ Each stage is what a person would type; `launch.stages` runs, measures and recog
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from launch.console import err, out, say, say_next
@@ -18,6 +17,7 @@ LORA_RUN = f"{RUN}/lora"
 CORPUS_FILES = tuple(f"{CORPUS}/{name}" for name in ("corpus.json", "*.parquet"))
 CHECKPOINT = (f"{RUN}/latest", f"{RUN}/checkpoint-*")
 LORA_CHECKPOINT = (f"{LORA_RUN}/latest", f"{LORA_RUN}/checkpoint-*")
+RUN_FILES = ("metrics.jsonl", "config.yaml", "finished")
 RECIPES = Path(__file__).parent / "recipes"
 TRAIN_SOURCES = ("data_pipeline", "modeling", "train")
 
@@ -65,7 +65,7 @@ def _training_stages(procs: str) -> list[Stage]:
             name="train",
             argv=("train", recipe, "--num-procs", procs),
             inputs=(STORE, recipe),
-            outputs=(*CHECKPOINT, f"{RUN}/metrics.jsonl", f"{RUN}/config.yaml"),
+            outputs=(*CHECKPOINT, *(f"{RUN}/{name}" for name in RUN_FILES)),
             sources=TRAIN_SOURCES,
             resume_argv=("resume_from_checkpoint=true",),
             resume_when=f"{RUN}/latest",
@@ -83,7 +83,7 @@ def _training_stages(procs: str) -> list[Stage]:
             name="lora",
             argv=("train", lora_recipe, "--num-procs", procs),
             inputs=(STORE, lora_recipe, *CHECKPOINT),
-            outputs=(*LORA_CHECKPOINT, f"{LORA_RUN}/metrics.jsonl", f"{LORA_RUN}/config.yaml"),
+            outputs=(*LORA_CHECKPOINT, *(f"{LORA_RUN}/{name}" for name in RUN_FILES)),
             sources=TRAIN_SOURCES,
             resume_argv=("resume_from_checkpoint=true",),
             resume_when=f"{LORA_RUN}/latest",
@@ -104,7 +104,7 @@ def _small_model_stages() -> list[Stage]:
             name="distill",
             argv=("distill", RUN, "--student", "sasrec"),
             inputs=(STORE, *CHECKPOINT),
-            outputs=(student,),
+            outputs=(student, f"{RUN}/teacher_cache"),
             sources=TRAIN_SOURCES,
             expected_seconds=90,
         ),
@@ -131,7 +131,7 @@ def _report_stage() -> Stage:
             f"{CORPUS}/audit.json",
             f"{RUN}/metrics.jsonl",
             f"{RUN}/evaluation",
-            f"{RUN}/students/sasrec/metrics.json",
+            f"{RUN}/students/sasrec",
             f"{RUN}/exports",
             f"{LORA_RUN}/exports",
         ),
@@ -174,7 +174,9 @@ def _say_summary() -> None:
 
 def _recipe(name: str) -> str:
     """The recipe's path as a person would type it from here."""
-    return os.path.relpath(RECIPES / name)
+    path = RECIPES / name
+    below = path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)
 
 
 def _local_processes() -> int:

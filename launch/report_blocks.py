@@ -233,8 +233,8 @@ def _html_prompt(block: Prompt) -> str:
     )
     note = f"<p>{_html_inline(block.note)}</p>" if block.note else ""
     return (
-        f'<details class="prompt"{" open" if block.unfolded else ""}><summary>{_html_inline(block.title)}</summary>'
-        f"{note}<pre>{text}</pre></details>"
+        f'<details class="prompt"{" open" if block.unfolded else ""}>'
+        f"<summary>{_html_inline(block.title)}</summary>{note}<pre>{text}</pre></details>"
     )
 
 

@@ -24,6 +24,8 @@ from train.progress import duration
 
 # -P keeps the current folder off sys.path: a stray `launch` or `train.py` there must not be run.
 PROGRAM = (sys.executable, "-P", "-m", "launch.cli")
+PRIOR_SECONDS = 120.0
+"""Weight of the expected times until as much work has been measured on this machine."""
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 Verdict = Literal["skip", "resume", "run"]
@@ -66,7 +68,10 @@ class StageRecord:
 
 
 def hash_paths(patterns: Sequence[str], *, base: Path | None = None) -> dict[str, str]:
-    """Content hash of every file that the patterns match: {path relative to base: sha256}."""
+    """Content hash of every file that the patterns match: {path below base: sha256}.
+
+    A file from elsewhere goes by its name alone: where a clone lies does not count.
+    """
     base = base or Path()
     hashes: dict[str, str] = {}
     for pattern in patterns:
@@ -74,7 +79,8 @@ def hash_paths(patterns: Sequence[str], *, base: Path | None = None) -> dict[str
             files = [path] if path.is_file() else sorted(path.rglob("*"))
             for file in files:
                 if file.is_file() and "__pycache__" not in file.parts:
-                    hashes[file.relative_to(base).as_posix()] = sha256_file(file)
+                    name = file.relative_to(base) if file.is_relative_to(base) else file.name
+                    hashes[str(name)] = sha256_file(file)
     return hashes
 
 
@@ -243,8 +249,8 @@ class StageRunner:
 
     def _clock(self, number: int, paces: Sequence[tuple[float, float]]) -> str:
         """Elapsed time and an estimate of what remains, at the pace measured so far."""
-        took, expected = (sum(column) for column in zip(*paces, strict=True)) if paces else (1, 1)
-        pace = took / expected
+        took, expected = sum(took for took, _ in paces), sum(expected for _, expected in paces)
+        pace = (took + PRIOR_SECONDS) / (expected + PRIOR_SECONDS)
         remaining = 0.0
         for stage in self.stages[number - 1 :]:
             known = self.record(stage)

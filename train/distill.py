@@ -3,8 +3,8 @@
     RUN/teacher_cache/KEY/    what the backbone thinks of slates (train.teacher_cache)
     RUN/students/sasrec/      model.safetensors, student.json, catalog.json, metrics.json
 
-The same student is fitted twice from the same seed, without and with the teacher; `metrics.json`
-holds both and says whether the teacher helped.
+The same student is fitted twice from the same seed, without and with the teacher. The one that
+ranks validation better is kept; `metrics.json` holds both, and says whether the teacher helped.
 
 Shapes: B moments of a step, K items of the teacher's top list, S items of a slate, N items.
 """
@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 
 STUDENT: Final = "sasrec"
 METRICS: Final = "metrics.json"
+WITH: Final = "with_teacher"
+WITHOUT: Final = "without_teacher"
 _NEGATIVE_TRIES: Final = 20
 _RESAMPLES: Final = 1000
 
@@ -213,8 +215,8 @@ def distill(job: DistillJob) -> Path:
         cache = _ask_teacher(job, store, run_config.mixture if run_config else MixtureConfig())
         students = {}
         for name, teacher in (
-            ("without_teacher", None),
-            ("with_teacher", CachedTeacher(cache, data, config)),
+            (WITHOUT, None),
+            (WITH, CachedTeacher(cache, data, config)),
         ):
             bar = show_progress(
                 most_steps(data, config.student), f"student {name.replace('_', ' ')}"
@@ -224,8 +226,9 @@ def distill(job: DistillJob) -> Path:
             finally:
                 bar.close()
         metrics = compare(students, data, config.max_targets, config.student.seed)
+        kept = better(metrics)
         card = _card(job, store, cache, students, metrics, time.monotonic() - started)
-        students["with_teacher"].save(folder, store_fingerprint=store.fingerprint)
+        students[kept].save(folder, store_fingerprint=store.fingerprint, kept=kept)
         write_catalog(store, folder)
         (folder / METRICS).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     log.info("%s: %s", output, card["verdict"])
@@ -285,9 +288,7 @@ def compare(
             "n_without_history": targets.n_without_history,
             "users": len(np.unique(chosen.user_B)),
             **{name: _metrics(rank) for name, rank in ranks.items()},
-            "difference_ndcg@10": _difference(
-                chosen, ranks["with_teacher"], ranks["without_teacher"], seed
-            ),
+            "difference_ndcg@10": _difference(chosen, ranks[WITH], ranks[WITHOUT], seed),
         }
     return phases
 
@@ -311,6 +312,17 @@ def _difference(
     return {"value": float(gain_B.mean()), "low": float(low), "high": float(high)}
 
 
+def better(phases: dict[str, Any]) -> str:
+    """Which student to keep: the one with the better validation NDCG@10, the taught one on a tie.
+
+    Test plays no part in the choice.
+    """
+    if "validation" not in phases:
+        return WITH
+    taught, alone = (phases["validation"][name]["ndcg@10"] for name in (WITH, WITHOUT))
+    return WITH if taught >= alone else WITHOUT
+
+
 def verdict(phases: dict[str, Any]) -> tuple[bool | None, str]:
     """Whether the teacher helped on the last phase there is, in words."""
     if not phases:
@@ -322,7 +334,7 @@ def verdict(phases: dict[str, Any]) -> tuple[bool | None, str]:
         return True, f"the teacher helps: {numbers}"
     if gap["high"] < 0:
         return False, f"the teacher hurts: {numbers}"
-    return False, f"no difference beyond the interval, the teacher does not help here: {numbers}"
+    return False, f"the teacher makes no difference beyond the interval: {numbers}"
 
 
 def _card(
@@ -339,6 +351,7 @@ def _card(
         "schema_version": 1,
         "student": STUDENT,
         "verdict": words,
+        "kept": better(phases),
         "teacher_helps": helps,
         "ranking": "full catalog, history excluded, ties against the target",
         **phases,

@@ -120,6 +120,7 @@ def export_run(job: ExportJob) -> tuple[Path, ProofResult]:
     with atomic_folder(target, overwrite=job.overwrite) as folder:
         facts = write(job, source, folder)
         write_catalog(source.store, folder)
+        _open_to_readers(folder)
         proof = prove(folder, job.to, facts)
     log.info(
         "%s: proven on %d probes, largest logit difference %.1e",
@@ -128,6 +129,14 @@ def export_run(job: ExportJob) -> tuple[Path, ProofResult]:
         proof.max_logit_difference or 0.0,
     )
     return target, proof
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Weights are written for the owner alone; whoever may read the card may serve them."""
+    mode = (folder / CARD).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _open(job: ExportJob, run: Path) -> _Source:

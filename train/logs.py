@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import TextIO
 
@@ -39,6 +40,11 @@ def set_up_logs(run: Path, rank: int) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[file, terminal], force=True)
     logging.captureWarnings(True)
-    transformers_logging.disable_progress_bar()  # one for every file that it writes
+    # peft asks transformers by a name that transformers has changed: nothing that we can mend.
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"transformers\.modeling_utils"
+    )
+    # One bar for every file that it writes.
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)

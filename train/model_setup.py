@@ -54,9 +54,7 @@ def make_model(
     else:
         model = _load(config, store, context, bf16=bf16)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-            {"use_reentrant": False}
-        )
+        _recompute_activations(model)
     trained: nn.Module = model
     if config.lora is not None:
         rank, alpha, dropout, target = config.lora
@@ -151,6 +149,13 @@ def _loading_settings(
     with torch.device("meta"):
         hollow = AutoModelForCausalLM.from_config(shape)  # type: ignore[no-untyped-call]
     return zero_settings(config, hollow, context, bf16=bf16)
+
+
+def _recompute_activations(model: Any) -> None:
+    """Under the name that this version of transformers has for it."""
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _check_vocabulary(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-# Read by the tokenizers library when it first encodes a batch: one core against one core.
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["RAYON_NUM_THREADS"] = "1"
 
 from data_pipeline.mixture import Mixture
 from data_pipeline.mixture_config import MixtureConfig
@@ -19,6 +16,7 @@ from data_pipeline.store import TokenStore
 from data_pipeline.tree import Tree
 
 TREES_PER_MICRO_BATCH = 4
+PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 def bench_data(
@@ -51,7 +49,8 @@ def bench_data(
         return made
 
     def tokenize(texts: Sequence[str]) -> int:
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _one_thread():
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return sum(len(encoding.ids) for encoding in encodings)
 
     assemble(0)  # maps the store's pages and fills the caches
@@ -76,6 +75,20 @@ def bench_data(
             }
         )
     return {key: statistics.median(sample[key] for sample in samples) for key in sorted(samples[0])}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One core against one core: the tokenizers library reads this variable at every batch."""
+    before = os.environ.get(PARALLELISM)
+    os.environ[PARALLELISM] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[PARALLELISM]
+        else:
+            os.environ[PARALLELISM] = before
 
 
 def _timed(action: Callable[[Any], Any], argument: object) -> tuple[Any, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launch.console import err, print_json, print_table, say_next
+from launch.console import err, print_json, print_table, say_next, standard_output_as_error
 
 if TYPE_CHECKING:
     from data_pipeline.store import TokenStore
@@ -38,8 +38,8 @@ def data_command(
     with tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch:
         store = TokenStore.open(store_dir) if store_dir else _movielens_store(Path(scratch))
         metrics = bench_data(store, rounds=rounds)
-    words = ["bench", "data", "--rounds", str(rounds)]
-    _tell("data", [*words, *(["--store", str(store_dir)] if store_dir else [])], metrics, as_json)
+    words = [*_words("data", store_dir), "--rounds", str(rounds)]
+    _tell("data", words, metrics, as_json)
 
 
 def _movielens_store(scratch: Path) -> TokenStore:
@@ -52,11 +52,23 @@ def _movielens_store(scratch: Path) -> TokenStore:
 
 
 @app.command("zero", epilog="Example: `brewhouse bench zero --json`")
-def zero_command(as_json: Json = False) -> None:
+def zero_command(
+    store_dir: Annotated[
+        Path | None,
+        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Equality of processes, ZeRO stages, layouts and of a resumed run: what must not differ."""
     from launch.bench.zero import bench_zero
 
-    _tell("zero", ["bench", "zero"], bench_zero(), as_json)
+    with standard_output_as_error():
+        metrics = bench_zero(store_dir)
+    _tell("zero", _words("zero", store_dir), metrics, as_json)
+
+
+def _words(name: str, store_dir: Path | None) -> list[str]:
+    return ["bench", name, *(["--store", str(store_dir)] if store_dir else [])]
 
 
 def _tell(name: str, argv: list[str], metrics: Mapping[str, float], as_json: bool) -> None:

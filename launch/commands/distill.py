@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launch.console import print_json, print_table, say, say_next
+from launch.console import print_json, print_table, say, say_next, standard_output_as_error
 
 EPILOG = "Example: `brewhouse distill runs/quickstart --student sasrec`"
 
@@ -68,7 +68,8 @@ def distill_command(
             words += [name, str(value)]
     if overwrite:
         words.append("--overwrite")
-    folder = distill(parse_job(words))
+    with standard_output_as_error():
+        folder = distill(parse_job(words))
     card = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     if as_json:
         print_json({"folder": str(folder), **card})

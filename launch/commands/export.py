@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from launch.console import err, print_json, say, say_next
+from launch.console import err, print_json, say, say_next, standard_output_as_error
 
 if TYPE_CHECKING:
     from train.proof import ProofResult
@@ -83,7 +83,8 @@ def write_command(
             words += [option, str(value)]
     if overwrite:
         words.append("--overwrite")
-    folder, proof = export_run(parse_job(words))
+    with standard_output_as_error():
+        folder, proof = export_run(parse_job(words))
     if as_json:
         print_json(proof.as_dict() | {"folder": str(folder)})
         return
@@ -111,7 +112,8 @@ def check_command(
         err.print(f"{folder} is not what was proven:", style="problem", markup=False)
         for problem in proof.problems:
             err.print(f"  {problem}", markup=False, soft_wrap=True)
-        say_next("export it again: brewhouse export RUN --to FORMAT --overwrite")
+        run = folder.parent.parent
+        say_next(f"brewhouse export {run} --to {proof.kind} --name {folder.name} --overwrite")
     if not proof.passed:
         raise typer.Exit(1)
 

@@ -14,9 +14,15 @@ import pytest
 import torch
 from rank_processes import config_yaml, ranks, run_ranks
 from safetensors.torch import load_file
+from tiny_corpus import make_corpus
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import train.build
+from data_pipeline.build import compile_store
 from data_pipeline.store import TokenStore
+from train.config import load_config
+from train.distributed import DistributedContext
+from train.errors import CheckpointError
 
 KILLED_WORKER = str(Path(__file__).with_name("killed_worker.py"))
 STEPS = 14
@@ -226,3 +232,22 @@ def test_a_run_is_not_written_over(base: Path, whole: Path) -> None:
     assert done.returncode == 1
     assert "holds a run already" in done.stderr
     assert "overwrite_output_dir=true" in done.stderr
+
+
+def test_a_checkpoint_of_another_corpus_is_refused_before_a_model_is_made(
+    base: Path,
+    whole: Path,
+    tiny_store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", seed=8)
+    other = compile_store(corpus, str(tiny_store.tokenizer_folder), tmp_path / "store")
+    changes = CHANGES | {"resume_from_checkpoint": whole}
+    path = tmp_path / "other.yaml"
+    path.write_text(config_yaml(other.folder, tmp_path / "run", changes))
+    monkeypatch.setattr(train.build, "make_model", lambda *args, **kwargs: pytest.fail("too late"))
+    with pytest.raises(CheckpointError, match="changed: corpus") as caught:
+        train.build.build_run(load_config(path), DistributedContext())
+    assert "tokenizer (" not in str(caught.value)
+    assert f"model_name_or_path={whole / f'checkpoint-{STEPS}'}" in str(caught.value)

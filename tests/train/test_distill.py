@@ -16,6 +16,7 @@ from train.distill import (
     CachedTeacher,
     DistillConfig,
     DistillJob,
+    better,
     compare,
     distill,
     parse_job,
@@ -165,7 +166,7 @@ def test_the_comparison_is_paired_over_users() -> None:
     [
         (0.001, 0.02, True, "the teacher helps"),
         (-0.02, -0.001, False, "the teacher hurts"),
-        (-0.01, 0.01, False, "does not help here"),
+        (-0.01, 0.01, False, "no difference beyond"),
     ],
 )
 def test_the_verdict_is_the_intervals(low: float, high: float, helps: bool, words: str) -> None:
@@ -174,6 +175,18 @@ def test_the_verdict_is_the_intervals(low: float, high: float, helps: bool, word
     assert found is helps
     assert words in text
     assert "on test" in text
+
+
+def test_validation_decides_which_student_is_kept() -> None:
+    def phases(taught: float, alone: float) -> dict[str, dict[str, dict[str, float]]]:
+        numbers = {"with_teacher": {"ndcg@10": taught}, "without_teacher": {"ndcg@10": alone}}
+        opposite = {"with_teacher": {"ndcg@10": alone}, "without_teacher": {"ndcg@10": taught}}
+        return {"validation": numbers, "test": opposite}
+
+    assert better(phases(0.2, 0.1)) == "with_teacher"
+    assert better(phases(0.1, 0.1)) == "with_teacher"
+    assert better(phases(0.1, 0.2)) == "without_teacher"
+    assert better({}) == "with_teacher"
 
 
 def test_no_targets_is_said() -> None:
@@ -203,6 +216,8 @@ def test_a_run_becomes_a_student_folder(run: Path, tiny_store: TokenStore) -> No
     ]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["verdict"]
+    kept = metrics["kept"]
+    assert kept == json.loads((folder / "student.json").read_text())["kept"] == better(metrics)
     assert metrics["teacher"]["moments"] == 8
     for phase in ("validation", "test"):
         for which in ("with_teacher", "without_teacher"):

@@ -87,6 +87,7 @@ def test_a_merged_export_is_whole_and_proven(merged: Exported, run: Path) -> Non
     assert saved["passed"] is True
     assert {entry["name"] for entry in saved["files"]} == names(folder) - {"proof.json"}
     assert list(run.glob("exports/.*")) == []
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # another user may serve it
 
 
 def test_a_merged_export_decodes_without_sampling_and_keeps_the_vocabulary(
