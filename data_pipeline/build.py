@@ -92,7 +92,7 @@ def compile_store(
 
 def _compile(corpus: Corpus, tokenizer: str, temp: Path, config: BuildConfig, split: Split) -> None:
     verbalizer = _fit_verbalizer(corpus, split)
-    encoder = _encoder(corpus, tokenizer, verbalizer, config)
+    encoder = _encoder(corpus, tokenizer, verbalizer, config, split)
     encoder.save(temp / TOKENIZER_FOLDER)
     values_E = corpus.events["value"].to_numpy(zero_copy_only=False).astype(np.float32)
     action_E, actions = _actions(corpus, values_E)
@@ -195,7 +195,7 @@ def _fit_verbalizer(corpus: Corpus, split: Split) -> Verbalizer:
 
 
 def _encoder(
-    corpus: Corpus, tokenizer: str, verbalizer: Verbalizer, config: BuildConfig
+    corpus: Corpus, tokenizer: str, verbalizer: Verbalizer, config: BuildConfig, split: Split
 ) -> TextEncoder:
     if not tokenizer.startswith(TRAIN_PREFIX):
         return TextEncoder.load(tokenizer)
@@ -204,26 +204,32 @@ def _encoder(
         raise DataError(
             "the vocabulary size is no number", value=tokenizer, remedy="write train:4096"
         )
-    return train_tokenizer(_training_texts(corpus, verbalizer, config.styles), vocab_size=int(size))
+    texts = _training_texts(corpus, verbalizer, config, split)
+    return train_tokenizer(texts, vocab_size=int(size))
 
 
-def _training_texts(corpus: Corpus, verbalizer: Verbalizer, styles: Sequence[str]) -> Iterator[str]:
-    """Every text a prompt can hold; prompts' own words often, since they stand in each prompt.
+def _training_texts(
+    corpus: Corpus, verbalizer: Verbalizer, config: BuildConfig, split: Split
+) -> Iterator[str]:
+    """Texts that prompts hold while training; their own words often, as they stand in each prompt.
 
-    Answers come so often that each becomes one token, whatever the size of the vocabulary.
+    Answers come so often that each becomes one token, whatever the size of the vocabulary. Items
+    without a training event are left out: the tokenizer, too, is frozen at the end of training.
     """
     own = prompt_texts(corpus.card.item_noun)
     for _ in range(200):
         yield from own
     for _ in range(4000):
         yield from answer_texts()
-    for row in _rows(corpus.items):
-        for style in styles:
-            yield f" {verbalizer.record(row, style)}\n"
-        for _ in range(4):
-            yield f" {verbalizer.title(row)}\n"
+    train = split.phase_E == Phase.TRAIN
+    counts = np.bincount(corpus.event_item_E[train], minlength=len(corpus.items))
+    for row, count in zip(_rows(corpus.items), counts.tolist(), strict=True):
+        # By the root of popularity: what prompts show often gets short, and rare items get a say.
+        for _ in range(round(count**0.5)):
+            yield from (f"| {verbalizer.record(row, style)}\n" for style in config.styles)
+            yield f"| {verbalizer.bare_title(row)}\n"
     for row in _rows(corpus.users):
-        yield f" {verbalizer.profile(row)}\n"
+        yield f": {verbalizer.profile(row)}\n"
 
 
 def _encode_all(

@@ -16,7 +16,7 @@ Ids = NDArray[np.int32]
 
 # Written before a piece while it is encoded and taken off again, so that it is encoded as what it
 # is: text in the middle of a prompt. SentencePiece models would otherwise add a leading space.
-_INSIDE_LINE = "a"
+_INSIDE_LINE = "|"
 _AFTER_LINE = "\n"
 
 
@@ -153,16 +153,18 @@ class TextEncoder:
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
-_WORDS = r" ?\S+|\s"
+_FIELD = r"(?<=[:|]) [^\n|:]+?(?= ?\||\n|:|$)"
+_SPLITS = _FIELD + r"| ?\|| ?[^\s|:]+:?|:|\s"
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
     """Train a byte-level BPE tokenizer on a corpus.
 
-    Byte-level: any unicode text can be written, nothing is unknown. It splits at white space only,
-    so a year in brackets or a word with its comma can become one token: titles of a closed catalog
-    take half the tokens that a pre-tokenizer for open text needs. The result is the same for the
-    same texts in the same order.
+    Byte-level: any unicode text can be written, nothing is unknown. A field of a record (what
+    stands behind `:` or `|`) is not split at its spaces, so a frequent title or list of genres can
+    become one token, as in SuperBPE (arXiv 2503.13423): with a small model, a history then costs a
+    few tokens per event. Other text, such as instructions, is split into words, so that unseen
+    phrasings are made of seen words. The result is the same for the same texts in the same order.
     """
     if vocab_size < 512:
         raise DataError(
@@ -173,7 +175,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
-            tokenizers.pre_tokenizers.Split(tokenizers.Regex(_WORDS), "isolated"),
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(_SPLITS), "isolated"),
             tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -47,17 +47,22 @@ warn_about_compiler() {
 }
 
 set_up_environment() {
-    local extras=$1 stamp="$VENV/brewhouse-$1.stamp" wanted
-    wanted=$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | sha256sum | cut -d' ' -f1)
-    if [ -x "$VENV_PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-        return 0
-    fi
+    local extras=$1 wanted stamp quiet=()
+    # A clone that was moved needs its environment again: scripts in it name their place.
+    wanted=$(printf '%s' "$ROOT" | cat - "$ROOT/pyproject.toml" "$ROOT/constraints.txt" |
+        sha256sum | cut -d' ' -f1)
+    for stamp in "$VENV/brewhouse-$extras.stamp" "$VENV/brewhouse-dev.stamp"; do
+        if [ -x "$VENV_PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+            return 0 # [dev] holds all that the others do
+        fi
+    done
     warn_about_compiler
     "$VENV_PYTHON" -c 'import pip' >/dev/null 2>&1 || make_venv
     echo "Installing brewhouse[$extras] and the tested versions of what it needs (minutes, once)"
-    "$VENV_PYTHON" -m pip install --disable-pip-version-check --progress-bar off --quiet \
+    [ -t 1 ] || quiet=(-qq --progress-bar off)
+    "$VENV_PYTHON" -m pip install --disable-pip-version-check ${quiet[@]+"${quiet[@]}"} \
         -c "$ROOT/constraints.txt" -e "$ROOT[$extras]" || die \
         "The installation failed; the message of pip stands above." \
         "Mend it and run the same command again."
-    printf '%s\n' "$wanted" >"$stamp"
+    printf '%s\n' "$wanted" >"$VENV/brewhouse-$extras.stamp"
 }

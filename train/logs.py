@@ -47,4 +47,4 @@ def set_up_logs(run: Path, rank: int) -> None:
     # One bar for every file that it writes.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for package in PACKAGES:
-        logging.getLogger(package).setLevel(logging.INFO)
+        logging.getLogger(package).setLevel(logging.DEBUG)

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,17 +23,15 @@ import torch
 from data_pipeline.packing import MicroBatch
 from train.checkpoint import TrainerState
 from train.distributed import DistributedContext
+from train.distributed.zero import StepOutcome, ZeroEngine
 from train.errors import TrainingError
 from train.guards import LossGuard, StopRequest
 from train.meter import Meter
 from train.objectives import Objective, Tally
 from train.optimizer import Schedule
 from train.profiling import StepProfiler
-from train.stream import BatchStream
+from train.stream import BatchStream, step_seed
 from train.tracking import Tracker
-
-if TYPE_CHECKING:
-    from train.distributed.zero import StepOutcome, ZeroEngine
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +62,13 @@ class Parts:
 
 
 class Step(NamedTuple):
-    """What a global step came to, the same on every rank."""
+    """What a global step came to."""
 
     tally: Tally
     outcome: StepOutcome
     verdict: str
-    suspects: list[list[int]]
-    """Trees of this rank's micro-batches whose loss was not finite."""
+    sums: list[torch.Tensor]
+    """The tally of each micro-batch of this rank."""
 
 
 def train(parts: Parts, state: TrainerState) -> int | None:
@@ -102,7 +100,7 @@ def train(parts: Parts, state: TrainerState) -> int | None:
             if not step.outcome.applied:
                 _report_skipped(parts, state, step)
 
-            parts.meter.add(step.tally, batches, seconds)
+            parts.meter.add(step.tally, batches, seconds, applied=step.outcome.applied)
             parts.profiler.finished(state.step)
             if _due(parts, state.step, parts.logging_steps):
                 norm = step.outcome.grad_norm
@@ -117,11 +115,7 @@ def train(parts: Parts, state: TrainerState) -> int | None:
 
 
 def train_step(
-    parts: Parts,
-    number: int,
-    batches: list[MicroBatch],
-    global_weight: float,
-    learning_rate: float,
+    parts: Parts, number: int, batches: list[MicroBatch], global_weight: float, learning_rate: float
 ) -> Step:
     """Forward and backward of every micro-batch of this rank, then one update on all ranks.
 
@@ -157,16 +151,7 @@ def train_step(
     engine.set_learning_rate(learning_rate)
     outcome = engine.step()
     parts.guard.remember(tally.loss, applied=outcome.applied)
-    indices = parts.stream.share.indices(number)
-    suspects = [
-        trees for trees, s in zip(indices, sums, strict=True) if not bool(s.isfinite().all())
-    ]
-    return Step(tally, outcome, verdict, suspects)
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of torch's own random numbers in one step on one rank."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    return Step(tally, outcome, verdict, sums)
 
 
 def _advance(parts: Parts, state: TrainerState, step: Step, seconds: float) -> None:
@@ -187,13 +172,16 @@ def _due(parts: Parts, step: int, every: int) -> bool:
 
 def _report_skipped(parts: Parts, state: TrainerState, step: Step) -> None:
     """Say which trees a gradient that was thrown away came from; stop after too many in a row."""
-    found = parts.context.all_gather_object(step.suspects)
-    indices = sorted(index for rank in found for trees in rank for index in trees)
-    last, size = state.next_index - 1, parts.stream.share.global_batch
-    trees = ", ".join(map(str, indices)) or f"{last - size + 1} to {last}"
+    share = parts.stream.share
+    micro_batches = zip(share.indices(state.step - 1), step.sums, strict=True)
+    mine = [trees for trees, sums in micro_batches if not sums.isfinite().all()]
+    found = parts.context.all_gather_object(mine)
+    suspects = sorted(index for rank in found for trees in rank for index in trees)
+    every = f"{state.next_index - share.global_batch} to {state.next_index - 1}"
     what = (
-        f"step {state.step} ({step.verdict}): loss {step.tally.loss:.4g}, gradient norm "
-        f"{step.outcome.grad_norm:.4g}, trees {trees}"
+        f"step {state.step} ({'spike' if step.verdict == 'spike' else 'not finite'}): loss "
+        f"{step.tally.loss:.4g}, gradient norm {step.outcome.grad_norm:.4g}, "
+        f"trees {', '.join(map(str, suspects)) or every}"
     )
     log.warning("skipped %s", what)
     if parts.guard.exhausted:

@@ -38,16 +38,21 @@ class Meter:
         self._seconds = 0.0
         self._flops = 0.0
 
-    def add(self, tally: Tally, batches: Sequence[MicroBatch], seconds: float) -> None:
-        """Count a step.
+    def add(
+        self, tally: Tally, batches: Sequence[MicroBatch], seconds: float, *, applied: bool = True
+    ) -> None:
+        """Count a step. One that was skipped took time and taught nothing.
 
         Args:
             tally: of all ranks.
             batches: of this rank; the others' are taken to be as much work.
             seconds: from asking for the micro-batches to the end of the update.
+            applied: whether the update was made.
         """
-        self._tally += tally
         self._seconds += seconds
+        if not applied:
+            return
+        self._tally += tally
         if self._counter is not None and self._peak is not None:
             self._flops += sum(map(self._counter.flops, batches))
 

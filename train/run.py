@@ -11,6 +11,7 @@ saved a checkpoint. 1: an error, told on standard error and in RUN/logs.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -35,19 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--local_rank", type=int, help="given by launchers; read from LOCAL_RANK")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args(argv)
-    config = load_config(arguments.config, arguments.overrides)
-    load_plugins(config.plugins)
-    context = init_distributed(config.ddp_timeout)
     try:
+        config = load_config(arguments.config, arguments.overrides)
+        load_plugins(config.plugins)
+        context = init_distributed(config.ddp_timeout)
         _prepare_folder(config, context)
         set_up_logs(Path(config.output_dir), context.rank)
-        return run(config, context)
+        code = run(config, context)
+        # A launcher ends all ranks when the first one leaves with a code that is not 0.
+        context.barrier()
+        context.close()
+        return code
     except (ValueError, TrainingError) as error:  # what is told to people; others keep a traceback
         log.error("%s: %s", type(error).__name__, error)
-        log.debug("", exc_info=error)
-        return 1
-    finally:
-        context.close()
+        log.debug("where it came from", exc_info=error)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        log.error("no space left: %s. resume_from_checkpoint=true goes on afterwards", error)
+    return 1
 
 
 def run(config: TrainConfig, context: DistributedContext) -> int:

@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from data_pipeline.packing import MicroBatch
 from data_pipeline.tree import Tree
 
@@ -46,6 +48,11 @@ class Share:
         mine = range(first + self.rank, first + self.global_batch, self.world_size)
         size = self.trees_per_micro_batch
         return [list(mine[start : start + size]) for start in range(0, len(mine), size)]
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's own random numbers, such as dropout's, in one step on one rank."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class BatchStream:

@@ -2,6 +2,7 @@
 
     CACHE/teacher_cache.json     what it was made of; two caches of equal key hold equal numbers
     CACHE/shard-00000.npz        arrays of `shard_size` moments; written whole, one after another
+    CACHE/prior.npz              how likely the teacher finds each title without a history
     CACHE/item_vectors.npz       the teacher's vector of every item, if asked for
 
 Students with any vocabulary learn from it, since it speaks of items. A shard is a pure function of
@@ -40,9 +41,12 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 CARD: Final = "teacher_cache.json"
+PRIOR: Final = "prior.npz"
 VECTORS: Final = "item_vectors.npz"
 TASK: Final = "next_item_title"
 _ARRAYS: Final = ("user", "start", "cut", "slate", "score", "target")
+_PRIOR_PROFILES: Final = 2
+"""Profiles that the prior is averaged over."""
 _MOST_SKIPPED: Final = 1000
 """Moments in a row without any history, after which no corpus will have one."""
 
@@ -79,6 +83,9 @@ class TeacherCache:
     slate_BS: npt.NDArray[np.int32]
     score_BS: npt.NDArray[np.float32]
     """log p(title | prompt), natural logarithm, summed over the title's tokens."""
+    prior_BS: npt.NDArray[np.float32]
+    """The same without any history, averaged over a few users' profiles: what the teacher thinks of
+    the title as a text. `score - prior` is what the history adds."""
     target_B: npt.NDArray[np.int32]
     """Column of the true next item."""
 
@@ -126,6 +133,7 @@ class TeacherCache:
             cut_B=joined["cut"],
             slate_BS=joined["slate"],
             score_BS=joined["score"],
+            prior_BS=_read_prior(folder, joined["slate"], card["key"]),
             target_B=joined["target"],
         )
 
@@ -187,6 +195,7 @@ def build_teacher_cache(
     }
     atomic_write(folder / CARD, json.dumps(card, indent=1) + "\n")
     _fill(model, store, folder, config, asked, key, progress)
+    _fill_prior(model, store, folder, config, asked, key)
     if with_item_vectors and not (folder / VECTORS).is_file():
         _save_arrays(folder / VECTORS, {"vectors": item_vectors(model, store)}, key)
     cache = TeacherCache.open(folder, store=store, max_moments=config.max_moments)
@@ -259,10 +268,8 @@ def _fill(
 def _ask(
     model: nn.Module, store: TokenStore, tree: Tree, slates: SlateMaker, max_tokens: int
 ) -> tuple[np.generic | npt.NDArray[Any], ...]:
-    (branch,) = tree.branches
-    moment = tree.moment
-    prompt = branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
-    context = np.concatenate([tree.trunk, prompt])
+    moment, (branch,) = tree.moment, tree.branches
+    context = np.concatenate([tree.trunk, _prompt_of(tree)])
     start = int(store.user_offsets_U1[moment.user])
     slate_S, target = slates.slate(moment.user, start, moment.cut, branch.question.label)
     titles = [store.title_tokens(int(item)) for item in slate_S]
@@ -275,6 +282,60 @@ def _ask(
         score_S.astype(np.float32),
         np.int32(target),
     )
+
+
+def _fill_prior(
+    model: nn.Module,
+    store: TokenStore,
+    folder: Path,
+    config: TeacherCacheConfig,
+    mixture: Mixture,
+    key: str,
+) -> None:
+    """Score the titles of all slates behind profiles without a history, once each."""
+    shards = [_read_shard(path, key) for path in sorted(folder.glob("shard-*.npz"))]
+    if not shards:
+        return
+    items = np.unique(np.concatenate([shard["slate"].ravel() for shard in shards]))
+    try:
+        _read_prior(folder, items, key)
+        return
+    except ValueError:
+        log.info("teacher cache: scoring %d titles without a history", len(items))
+    titles = [store.title_tokens(int(item)) for item in items]
+    total = np.zeros(len(items))
+    for tree in islice(_moments(store, mixture), _PRIOR_PROFILES):
+        bare = replace(tree.moment, start=tree.moment.cut)
+        trunk, _ = store.trunk(bare, mixture.config.styles[0], mixture.config.max_trunk_tokens)
+        context = np.concatenate([trunk, _prompt_of(tree)])
+        total += score_continuations(model, context, titles, max_tokens=config.max_tokens)
+    arrays = {"item": items, "score": (total / _PRIOR_PROFILES).astype(np.float32)}
+    _save_arrays(folder / PRIOR, arrays, key)
+
+
+def _read_prior(folder: Path, slates: npt.NDArray[np.int32], key: str) -> npt.NDArray[np.float32]:
+    """The prior of every item of the slates, in their shape.
+
+    Raises:
+        ValueError: it is missing, damaged, or lacks an item.
+    """
+    path = folder / PRIOR
+    try:
+        arrays = _load_arrays(path)
+        items, scores, whose = arrays["item"], arrays["score"], str(arrays["key"])
+    except Exception as error:  # zip, zlib and numpy each raise their own
+        raise ValueError(f"{path} cannot be read ({error}); build the cache again") from error
+    place = np.minimum(np.searchsorted(items, slates), len(items) - 1)
+    if whose != key or not (items[place] == slates).all():
+        raise ValueError(f"{path} does not cover the slates beside it; build the cache again")
+    prior: npt.NDArray[np.float32] = scores[place]
+    return prior
+
+
+def _prompt_of(tree: Tree) -> npt.NDArray[np.int32]:
+    """The branch up to the answer."""
+    (branch,) = tree.branches
+    return branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
 
 
 @torch.no_grad()

@@ -139,7 +139,7 @@ def gradients_kept(engine: ZeroEngine, kept: dict[str, torch.Tensor]) -> Iterato
 
     def keep_and_step() -> Any:
         for name, parameter in engine.module.named_parameters():
-            whole = parameter.grad if engine.stage == 0 else safe_get_full_grad(parameter)
+            whole: Any = parameter.grad if engine.stage == 0 else safe_get_full_grad(parameter)
             kept[name] = whole.detach().clone()
         return step()
 
@@ -153,7 +153,8 @@ def check_gradients(bench: Bench) -> dict[str, float]:
     found = {}
     for stage in STAGES:
         for micro in (1, 4):
-            engine, kept = bench.engine(stage, micro, clip=0.0), {}
+            engine = bench.engine(stage, micro, clip=0.0)
+            kept: dict[str, torch.Tensor] = {}
             with gradients_kept(engine, kept):
                 step = bench.step(bench.parts(engine, micro), 0)
             assert kept.keys() == reference.keys()

@@ -170,7 +170,8 @@ def test_a_run_leaves_what_its_folder_promises(whole: Path) -> None:
 
 def test_stock_transformers_loads_the_model_folder(whole: Path, tiny_store: TokenStore) -> None:
     folder = whole / f"checkpoint-{STEPS}" / "model"
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,8 +256,9 @@ def test_other_data_is_refused_by_name(part: str) -> None:
 
 @pytest.mark.parametrize("name", ["seed", "global_batch", "world_size", "zero_stage"])
 def test_a_run_that_would_go_on_differently_is_refused(name: str) -> None:
+    changed: dict[str, Any] = {name: 3}
     with pytest.raises(CheckpointError, match=rf"{name} \d+, this run 3\."):
-        check_same_run(Path("c"), state(5), replace(state(5), **{name: 3}))
+        check_same_run(Path("c"), state(5), replace(state(5), **changed))
 
 
 def test_weights_alone_cannot_be_resumed() -> None:

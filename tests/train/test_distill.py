@@ -12,9 +12,8 @@ from tiny_run import make_tiny_run
 from data_pipeline.errors import DataError
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
+from train.cached_teacher import CachedTeacher, DistillConfig, teacher_scores
 from train.distill import (
-    CachedTeacher,
-    DistillConfig,
     DistillJob,
     better,
     compare,
@@ -82,6 +81,7 @@ def knowing_teacher(data: SequenceData, *, shuffled: bool = False) -> TeacherCac
         cut_B=cut_B,
         slate_BS=slate_BS.astype(np.int32),
         score_BS=score_BS,
+        prior_BS=np.zeros_like(score_BS),
         target_B=np.zeros(len(cut_B), dtype=np.int32),
     )
 
@@ -120,6 +120,18 @@ def test_the_loss_is_a_pure_function_of_the_step_and_scales_with_the_weight() ->
         assert teacher.loss(student, 3).item() == first != other
         double = CachedTeacher(knowing_teacher(data), data, replace(config, weight=1.0))
         assert double.loss(student, 3).item() == pytest.approx(2 * first, rel=1e-5)
+
+
+def test_calibration_takes_off_the_text_and_puts_popularity_in_its_place() -> None:
+    data = noisy_steps()
+    plain = knowing_teacher(data)
+    length_BS = np.random.Generator(np.random.Philox(key=[3, 3])).normal(size=plain.slate_BS.shape)
+    length_BS = length_BS.astype(np.float32) * 9
+    cache = replace(plain, score_BS=plain.score_BS + length_BS, prior_BS=length_BS)
+    count_N = np.bincount(data.train_item_E, minlength=N_ITEMS)
+    expected_BS = plain.score_BS + np.log1p(count_N)[plain.slate_BS]
+    np.testing.assert_allclose(teacher_scores(cache, data, "prior"), expected_BS, atol=1e-4)
+    assert teacher_scores(cache, data, "none") is cache.score_BS
 
 
 def test_negatives_are_outside_of_history_and_slate() -> None:

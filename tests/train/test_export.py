@@ -18,6 +18,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.store import TokenStore
 from train.distill import DistillConfig, DistillJob, distill
 from train.export import ExportJob, export_run, parse_job
+from train.export_card import metrics_of_run, metrics_of_student
 from train.proof import ExportError, ProofResult
 from train.students import FittedStudent, StudentConfig
 from train.teacher_cache import TeacherCacheConfig
@@ -236,3 +237,38 @@ def test_an_unknown_format_lists_the_right_ones(run: Path) -> None:
 def test_the_command_line_reads_into_a_job() -> None:
     job = parse_job(["--run", "r", "--to", "onnx", "--name", "small", "--overwrite"])
     assert (job.to, job.name, job.overwrite, job.dtype) == ("onnx", "small", True, "auto")
+
+
+def test_rounded_weights_are_proven_with_the_tolerance_of_their_dtype(run: Path) -> None:
+    job = ExportJob(run=run, to="merged", name="half", dtype="bfloat16", probes_per_task=1)
+    folder, proof = export_run(job)
+    assert load_file(folder / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert proof.max_logit_difference is not None
+    assert 1e-4 < proof.max_logit_difference < 0.5
+
+
+def test_the_card_shows_the_runs_metrics(tmp_path: Path) -> None:
+    row = {"corpus": "tiny", "task": "like", "n": 40, "metric": "auc", "value": 0.71, "low": 0.66}
+    row |= {"high": 0.77, "untrained_value": 0.5, "baseline": "popularity", "baseline_value": None}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "results.json").write_text(json.dumps({"rows": [row]}))
+    text = metrics_of_run(tmp_path)
+    assert "| tiny | like | 40 | auc | 0.7100 | 0.6600 to 0.7700 | 0.5000 |  popularity |" in text
+    assert "brewhouse eval" in metrics_of_run(tmp_path / "other")
+
+
+def test_the_students_card_says_which_student_it_is_and_why() -> None:
+    phase = {
+        "n": 9,
+        "users": 4,
+        "with_teacher": {"ndcg@10": 0.1, "hr@10": 0.2},
+        "without_teacher": {"ndcg@10": 0.3, "hr@10": 0.4},
+        "difference_ndcg@10": {"value": -0.2, "low": -0.25, "high": -0.15},
+    }
+    text = metrics_of_student(
+        {"test": phase, "kept": "without_teacher", "verdict": "it hurts", "ranking": "full"}
+    )
+    assert "| test | 9 | 4 | 0.3000 | 0.4000 | 0.1000 | 0.3000 | -0.2000" in text
+    assert "this is the one without teacher" in text
+    assert "it hurts" in text

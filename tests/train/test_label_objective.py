@@ -86,12 +86,12 @@ def test_losses_and_gradients_equal_the_naive_ones(
         N_TASKS, label_loss="label_tokens" if restricted else "full_vocabulary"
     )
     output = objective(model, batch)
-    (output.loss * 3.0).backward()
+    (output.loss * 3.0).backward()  # type: ignore[no-untyped-call]
 
     reference = rows.clone().requires_grad_()
     losses = naive(reference, batch, restricted=restricted)
     weights = torch.from_numpy(batch.label_weights_M).to(rows.dtype)
-    (weights @ losses * 3.0).backward()
+    (weights @ losses * 3.0).backward()  # type: ignore[no-untyped-call]
     tolerance = 1e-12 if rows.dtype == torch.float64 else 1e-5
     assert output.loss.item() == pytest.approx((weights @ losses).item(), rel=tolerance)
     assert model.rows_MV.grad is not None
@@ -154,8 +154,8 @@ def test_layouts_l0_and_l2_give_equal_losses_and_gradients_in_fp64(tiny_store: T
     for layout in ("L0", "L2"):
         model = build_backbone(SHAPE, vocab_size=tiny_store.card.vocab_size, seed=0).double()
         with KeepDouble():
-            output = objective(model, pack(trees, n_tasks, layout=layout))  # type: ignore[arg-type]
-            output.loss.backward()
+            output = objective(model, pack(trees, n_tasks, layout=layout))
+            output.loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         results[layout] = (output, gradients)
     (l0, gradients0), (l2, gradients2) = results["L0"], results["L2"]

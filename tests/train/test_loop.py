@@ -258,7 +258,10 @@ def test_a_loss_that_is_not_finite_is_skipped(
     assert run.engine.module.weight.isfinite().all()
     # Step 2 holds trees 4 to 7 in two micro-batches; only the one with tree 6 is suspect.
     assert "skipped step 2 (not finite): loss nan, gradient norm nan, trees 6, 7" in caplog.text
-    assert run.lines()[0]["skipped_steps"] == 1
+    first = run.lines()[0]
+    assert first["skipped_steps"] == 1
+    assert first["loss"] == pytest.approx(1.0, abs=0.02)  # of the step that counted
+    assert first["targets"] == 4
 
 
 def test_too_many_bad_steps_stop_the_run_and_name_the_trees(tmp_path: Path) -> None:

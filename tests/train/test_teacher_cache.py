@@ -13,8 +13,10 @@ from tiny_run import MIXTURE, SHAPE
 from transformers import PreTrainedModel
 
 from data_pipeline.build import compile_store
+from data_pipeline.mixture import Mixture
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
+from data_pipeline.tree import Ids, Tree
 from modeling.backbone import build_backbone
 from train import teacher_cache
 from train.slates import SlateMaker
@@ -62,26 +64,57 @@ def test_the_targets_place_tells_nothing(cache: TeacherCache) -> None:
     assert len(set(cache.target_B.tolist())) > 3
 
 
+def log_likelihood(
+    model: PreTrainedModel, store: TokenStore, tree: Tree, trunk: Ids, item: int
+) -> float:
+    """log p(title | trunk, question) by one plain forward."""
+    (branch,) = tree.branches
+    context = [*trunk, *branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]]
+    assert store.encoder.decode(context).endswith("Title:")
+    title = store.title_tokens(item).tolist()
+    ids = torch.tensor([[int(token) for token in (*context, *title)]])
+    with torch.inference_mode():
+        logs = model(input_ids=ids).logits[0].log_softmax(-1)
+    places = range(len(context) - 1, len(context) + len(title) - 1)
+    return sum(float(logs[place, token]) for place, token in zip(places, title, strict=True))
+
+
 def test_scores_are_log_likelihoods_of_titles_behind_the_prompt(
     cache: TeacherCache, tiny_store: TokenStore, model: PreTrainedModel
 ) -> None:
-    from data_pipeline.mixture import Mixture
-
     config = replace(MIXTURE, tasks={"next_item_title": 1.0}, targets_per_tree=1)
     mixture = Mixture([tiny_store], config, seed=CONFIG.seed)
     trees = (mixture[index] for index in range(10_000))
     tree = next(t for t in trees if t.moment.cut == cache.cut_B[2])
-    (branch,) = tree.branches
-    context = [*tree.trunk, *branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]]
-    assert tiny_store.encoder.decode(context).endswith("Title:")
     for column in (0, 7):
-        title = tiny_store.title_tokens(int(cache.slate_BS[2, column])).tolist()
-        ids = torch.tensor([[int(t) for t in (*context, *title)]])
-        with torch.inference_mode():
-            logs = model(input_ids=ids).logits[0].log_softmax(-1)
-        places = range(len(context) - 1, len(context) + len(title) - 1)
-        expected = sum(float(logs[p, t]) for p, t in zip(places, title, strict=True))
+        item = int(cache.slate_BS[2, column])
+        expected = log_likelihood(model, tiny_store, tree, tree.trunk, item)
         assert cache.score_BS[2, column] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_prior_is_of_the_title_without_a_history(
+    cache: TeacherCache, tiny_store: TokenStore, model: PreTrainedModel, tmp_path: Path
+) -> None:
+    slates, priors = cache.slate_BS.ravel(), cache.prior_BS.ravel()
+    assert cache.prior_BS.shape == cache.slate_BS.shape
+    for item in np.unique(slates):
+        assert len(set(priors[slates == item].tolist())) == 1
+    config = replace(MIXTURE, tasks={"next_item_title": 1.0}, targets_per_tree=1)
+    mixture = Mixture([tiny_store], config, seed=CONFIG.seed)
+    expected = 0.0
+    for cut in cache.cut_B[:2]:
+        tree = next(t for t in map(mixture.__getitem__, range(10_000)) if t.moment.cut == cut)
+        profile, _ = tiny_store.trunk(replace(tree.moment, start=tree.moment.cut), "plain", 4096)
+        assert "History" not in tiny_store.encoder.decode(profile)
+        expected += log_likelihood(model, tiny_store, tree, profile, int(slates[0])) / 2
+    assert priors[0] == pytest.approx(expected, abs=1e-3)
+    folder = tmp_path / cache.key
+    shutil.copytree(cache.folder, folder)
+    (folder / "prior.npz").unlink()
+    with pytest.raises(ValueError, match=r"prior\.npz cannot be read"):
+        TeacherCache.open(folder, store=tiny_store)
+    again = build(model, tiny_store, tmp_path)
+    np.testing.assert_allclose(again.prior_BS, cache.prior_BS, atol=1e-5)
 
 
 def test_a_second_build_asks_the_teacher_nothing(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,7 +14,7 @@ from modeling.tree_attention import TreeLayout
 from train.objectives import LabelObjective
 from train.throughput import FlopCounter, attention_pairs, peak_flops, peak_memory_mb
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
