@@ -26,6 +26,8 @@ class RunFiles:
     config: Json
     steps: Sequence[Json]
     """Lines of metrics.jsonl."""
+    tuned: Mapping[str, tuple[Json, Sequence[Json]]]
+    """Runs below this one, such as a LoRA adapter on top: config and lines of metrics.jsonl."""
     results: Mapping[str, Results]
     """File name without ending -> evaluation/results*.json."""
     examples: Sequence[Json]
@@ -122,6 +124,10 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
         folder=run_dir,
         config=config,
         steps=reader.lines(run_dir / "metrics.jsonl"),
+        tuned={
+            path.parent.name: (reader.yaml(path.parent / "config.yaml"), reader.lines(path))
+            for path in sorted(run_dir.glob("*/metrics.jsonl"))
+        },
         results={
             path.stem: content
             for path in sorted((run_dir / "evaluation").glob("results*.json"))

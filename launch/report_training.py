@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.report_blocks import Block, Cell, Fact, Paragraph, Pictures, Section, Table, Tone
@@ -88,6 +88,8 @@ def training_section(files: RunFiles) -> Section:
     )
     section.blocks.append(Pictures([loss_picture(curve) for curve in curves], caption))
     section.blocks.append(_loss_table(curves))
+    if files.tuned:
+        section.blocks.append(_tuned_table(files.tuned))
     return section
 
 
@@ -105,6 +107,29 @@ def training_facts(files: RunFiles) -> list[Fact]:
             f"targets in {lines[-1]['step']:,} steps, {duration(seconds)} of stepping",
         )
     ]
+
+
+def _tuned_table(tuned: Mapping[str, tuple[Json, Sequence[Json]]]) -> Table:
+    """Runs on top of this one: what was tuned, and its loss on validation targets."""
+    rows = []
+    for name, (config, lines) in tuned.items():
+        mixture = config.get("mixture") or {}
+        losses = [line["loss"] for line in lines if line.get("loss") is not None]
+        checked = [line["evaluation"]["loss"] for line in lines if "evaluation" in line]
+        rows.append(
+            [
+                f"`{name}`",
+                str(config.get("finetuning_type", "?")),
+                ", ".join(mixture.get("tasks") or ()) or "all",
+                f"{lines[-1]['step']:,}" if lines else "0",
+                *(
+                    f"{pair[0]:.4f} to {pair[-1]:.4f}" if pair else "-"
+                    for pair in (losses, checked)
+                ),
+            ]
+        )
+    columns = ("run on top", "tuning", "tasks", "steps", "training loss", "validation loss")
+    return Table(columns, rows, "Loss at the first and at the last logged step.", numbers_from=3)
 
 
 def _summary(config: Json, lines: list[Json]) -> Paragraph:

@@ -244,7 +244,11 @@ def _card(
 def parse_job(arguments: Sequence[str] | None = None) -> DistillJob:
     """Read the command line."""
     default = DistillConfig()
-    parser = argparse.ArgumentParser(prog="python -m train.distill", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.distill",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--run", type=Path, required=True, help="run or checkpoint: the teacher")
     parser.add_argument("--store", help="token store; default: the run's")
     parser.add_argument("--output", type=Path, help="folder of the student")

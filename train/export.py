@@ -362,7 +362,11 @@ def _write_json(path: Path, content: Any) -> None:
 
 def parse_job(arguments: Sequence[str] | None = None) -> ExportJob:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m train.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--run", type=Path, required=True, help="run or checkpoint")
     parser.add_argument("--to", choices=KINDS, required=True, help="format")
     parser.add_argument("--store", help="token store; default: the first of the run's")

@@ -141,6 +141,7 @@ def test_all_parts_are_there(markdown: str) -> None:
         "| `lora/exports/adapter` | proven |",
         "| train | 5:21 | 2,310 |",
         "students/sasrec",
+        "| `lora` | lora | pointwise | 120 |",
         "100,000 events",
         "Most users are new.",
         "commit: `0123abc`",

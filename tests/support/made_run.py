@@ -44,6 +44,9 @@ def make_run(folder: Path, *, steps: int = 120, most_tasks: int | None = None) -
     _write(folder / "students" / "sasrec" / "metrics.json", student())
     for name, passed in (("merged", True), ("onnx", False)):
         _write(folder / "exports" / name / "proof.json", proof(passed))
+    lora = {"finetuning_type": "lora", "mixture": {"tasks": {"pointwise": 1.0}}}
+    _write(folder / "lora" / "config.yaml", lora)
+    _write(folder / "lora" / "metrics.jsonl", text)
     _write(folder / "lora" / "exports" / "adapter" / "proof.json", proof(True))
     _write(
         folder / "timings.json",

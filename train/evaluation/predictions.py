@@ -25,9 +25,8 @@ from train.distributed import DistributedContext
 from train.evaluation.baselines.base import seen_items
 from train.evaluation.questions import Asked, answered
 from train.evaluation.scores import TargetScores
+from train.evaluation.titles import place_of_title
 from train.progress import show_progress
-
-_BOUND_SLACK = 1e-2  # nats; far above the noise of two ways to compute the same fp32 logit
 
 Key = tuple[int, int]
 """(tree, branch) of a target"""
@@ -163,37 +162,29 @@ def _place(
     store: TokenStore,
     max_tokens: int,
 ) -> tuple[int, int]:
-    """How many items of the catalog are likelier than the right one, and how many as likely.
-
-    Exact, though most items are never scored: a title is at most as likely as its first token, so
-    items whose first token is already less likely than the whole right title stand below it.
-    """
+    """How many items of the catalog are likelier than the right one, and how many as likely."""
     right = branch.question.label
     log_p_mV = logits_mV.double().log_softmax(-1)
     answer = torch.as_tensor(branch.answer.astype(np.int64), device=log_p_mV.device)
-    score = float(log_p_mV.gather(1, answer[:, None]).sum())
+    right_score = float(log_p_mV.gather(1, answer[:, None]).sum())
     catalog = np.setdiff1d(
         store.statistics.known_items,
         seen_items(store, Asked(tree.moment, branch.subject, branch.question)),
     )
     if right not in catalog:
         return len(catalog), 0  # never learned of, or already met: it cannot be recommended
-    titles = {int(item): store.title_tokens(int(item)) for item in catalog}
-    first_N = torch.as_tensor(np.array([ids[0] for ids in titles.values()], np.int64))
-    bound_N = log_p_mV[0][first_N.to(log_p_mV.device)].cpu().numpy()
-    reachable = catalog[bound_N >= score - _BOUND_SLACK]
-    if right not in reachable:
-        raise RuntimeError(f"item {right} scores above its own bound: the model is not causal")
+    titles = [tuple(store.title_tokens(int(item)).tolist()) for item in catalog]
+    first_N = torch.tensor([title[0] for title in titles], device=log_p_mV.device)
     prompt = branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
-    score_R = score_continuations(
-        model,
-        np.concatenate([tree.trunk, prompt]),
-        [titles[int(item)] for item in reachable],
-        max_tokens=max(max_tokens, len(tree.trunk) + len(branch.tokens) + 512),
+    behind = np.concatenate([tree.trunk, prompt])
+    room = max(max_tokens, len(behind) + max(map(len, titles)))
+    return place_of_title(
+        lambda texts: score_continuations(model, behind, texts, max_tokens=room),
+        titles,
+        int(np.searchsorted(catalog, right)),
+        log_p_mV[0][first_N].cpu().numpy(),
+        right_score,
     )
-    of_right = score_R[reachable == right][0]
-    # Items with the same title have the same tokens and tie; other scores differ by more.
-    return int((score_R > of_right).sum()), int((score_R == of_right).sum()) - 1
 
 
 def _merged(parts: Sequence[dict[Key, _Answer]], trees: Sequence[Tree]) -> dict[Key, _Answer]:

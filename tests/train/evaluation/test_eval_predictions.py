@@ -1,6 +1,7 @@
 """The model's answers equal one prompt per target and a brute-force ranking of the catalog."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from modeling.scoring import score_continuations
 from modeling.shape import ModelShape
 from train.distributed import DistributedContext
 from train.evaluation.predictions import _Answer, _batches, _merged, predict
+from train.evaluation.titles import place_of_title
 
 SHAPE = ModelShape(
     hidden_size=32,
@@ -100,6 +102,31 @@ def test_titles_are_ranked_among_the_whole_catalog_without_the_history(
             row += 1
     assert row == len(got) > 5
     assert len(set(got.better_N.tolist())) > 3  # not all at one end, where any bound would do
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0])
+def test_pruned_places_equal_those_of_all_scores(sharpness: float) -> None:
+    rng = np.random.default_rng(8)
+    titles = [(*rng.integers(0, 6, rng.integers(1, 6)).tolist(), 9) for _ in range(200)]
+    titles[17] = titles[3]  # two items of one title
+    step = np.log(rng.dirichlet(np.full(10, 1.0), size=10))
+    step = sharpness * step - np.log(np.exp(sharpness * step).sum(1, keepdims=True))
+    scored = []
+
+    def score(texts: Sequence[tuple[int, ...]]) -> np.ndarray:
+        scored.extend(texts)
+        return np.array([sum(step[a, b] for a, b in pairwise((0, *text))) for text in texts])
+
+    score_N = score(titles)
+    for right in range(0, 200, 7):
+        first_N = np.array([step[0, title[0]] for title in titles])
+        better, tied = place_of_title(score, titles, right, first_N, float(score_N[right]))
+        assert better == (score_N > score_N[right]).sum()
+        assert tied == (score_N == score_N[right]).sum() - 1
+    scored.clear()  # and where the right title is a likely one, few others are scored in full
+    best = int(score_N.argmax())
+    place_of_title(score, titles, best, first_N, float(score_N[best]))
+    assert sharpness < 4.0 or sum(map(len, scored)) < 0.5 * sum(map(len, titles))
 
 
 def split(
