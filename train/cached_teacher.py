@@ -4,6 +4,7 @@ Shapes: B moments of a step, L positions, K items of the teacher's top list, S i
 N items.
 """
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, Literal
 
@@ -25,18 +26,21 @@ from train.students import StudentConfig
 from train.teacher_cache import TeacherCache, TeacherCacheConfig
 
 _NEGATIVE_TRIES: Final = 20
+_WEIGHTS: Final[Mapping[str, float]] = {"dllm2rec": 0.1, "listwise_kl": 0.02}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
 class DistillConfig:
     """How a student learns from a teacher."""
 
-    objective: Literal["listwise_kl", "dllm2rec"] = "listwise_kl"
+    objective: Literal["listwise_kl", "dllm2rec"] = "dllm2rec"
     """`listwise_kl`: follow the teacher's distribution over each slate. `dllm2rec`: rank the
     teacher's top items up, weighted by place, confidence and agreement (RecSys 2024)."""
-    weight: float = Field(default=0.5, ge=0)
-    """Factor on the distillation loss beside the next-item loss."""
-    temperature: float = Field(default=2.0, gt=0)
+    weight: float | None = Field(default=None, ge=0)
+    """Factor on the distillation loss beside the next-item loss. None: 0.1 with `dllm2rec`, 0.02
+    with `listwise_kl`, which pulls every item of a slate and so drowns the next-item loss sooner
+    when the teacher is weak."""
+    temperature: float = Field(default=1.0, gt=0)
     """Softens both distributions of `listwise_kl`."""
     calibration: Literal["prior", "none"] = "prior"
     """`prior`: take off what the teacher thinks of a title as a text, put popularity in its place.
@@ -61,6 +65,11 @@ class DistillConfig:
     """The student."""
     max_targets: int = Field(default=5000, ge=1)
     """Targets of each phase that the two students are compared on, at most."""
+
+    @property
+    def factor(self) -> float:
+        """The weight, whether given or not."""
+        return _WEIGHTS[self.objective] if self.weight is None else self.weight
 
     @property
     def importance(self) -> ImportanceWeights:
@@ -108,7 +117,7 @@ class CachedTeacher:
         else:
             negative_B = torch.from_numpy(self._negatives(rows, generator)).to(device)
             loss = self._dllm2rec(student, history_BL, slate_BS, score_BS, negative_B)
-        return self.config.weight * loss
+        return self.config.factor * loss
 
     def _dllm2rec(
         self,

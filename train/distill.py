@@ -214,7 +214,7 @@ def _card(
     seconds: float,
 ) -> dict[str, Any]:
     helps, words = verdict(phases)
-    settings = asdict(job.config)
+    settings = asdict(job.config) | {"weight": job.config.factor}
     return {
         "schema_version": 1,
         "student": STUDENT,

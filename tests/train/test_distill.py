@@ -254,6 +254,10 @@ def test_a_failed_distillation_leaves_no_student(run: Path, tmp_path: Path) -> N
 
 
 def test_the_command_line_reads_into_the_config() -> None:
+    plain = parse_job(["--run", "r"]).config
+    assert (plain.objective, plain.factor) == ("dllm2rec", 0.1)
+    assert DistillConfig(objective="listwise_kl").factor == 0.02
+    assert DistillConfig(objective="listwise_kl", weight=3).factor == 3
     job = parse_job(["--run", "r", "--objective", "dllm2rec", "--max-moments", "7", "--seed", "5"])
     assert job.config.objective == "dllm2rec"
     assert job.config.cache.max_moments == 7

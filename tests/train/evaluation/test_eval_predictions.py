@@ -107,7 +107,7 @@ def test_titles_are_ranked_among_the_whole_catalog_without_the_history(
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0])
 def test_pruned_places_equal_those_of_all_scores(sharpness: float) -> None:
     rng = np.random.default_rng(8)
-    titles = [(*rng.integers(0, 6, rng.integers(1, 6)).tolist(), 9) for _ in range(200)]
+    titles = [(*rng.integers(0, 6, rng.integers(2, 12)).tolist(), 9) for _ in range(200)]
     titles[17] = titles[3]  # two items of one title
     step = np.log(rng.dirichlet(np.full(10, 1.0), size=10))
     step = sharpness * step - np.log(np.exp(sharpness * step).sum(1, keepdims=True))
