@@ -112,17 +112,17 @@ def _export_blocks(exports: Mapping[str, Json]) -> Iterator[Block]:
             [
                 f"`{name}`",
                 verdict,
+                ", ".join(versions),
                 *(DASH if gap is None else f"{gap:.1e}" for gap in gaps),
                 f"{proof.get('top_k_identical', DASH)} of {probes}",
                 f"{len(proof.get('files') or ()):,}",
-                ", ".join(versions),
             ]
         )
     columns = (
-        "export", "verdict", "largest logit difference", "of a probability", "same best ten",
-        "files hashed", "loaded by",
+        "export", "verdict", "loaded by", "largest logit difference", "of a probability",
+        "same best ten", "files hashed",
     )  # fmt: skip
-    yield Table(columns, rows, numbers_from=2)
+    yield Table(columns, rows, numbers_from=3)
 
 
 def export_facts(files: RunFiles) -> list[Fact]:

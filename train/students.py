@@ -354,7 +354,8 @@ def _cross_entropy(
     hidden_MD = model(inputs_BL)[wanted_BL]
     # The same as F.cross_entropy, whose backward fills the whole [M, N] twice more.
     of_target_M = (hidden_MD * model.items(targets_BL[wanted_BL])).sum(-1)
-    return ((hidden_MD @ model.output_vectors().T).logsumexp(-1) - of_target_M).mean()
+    loss: torch.Tensor = (hidden_MD @ model.output_vectors().T).logsumexp(-1) - of_target_M
+    return loss.mean()
 
 
 def _binary_cross_entropy(

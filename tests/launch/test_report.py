@@ -134,7 +134,7 @@ def test_all_parts_are_there(markdown: str) -> None:
         "How this run was made",
     ]
     for text in (
-        "| `exports/merged` | proven | 1.3e-06 | 2.0e-07 | 32 of 32 | 1 | transformers 5.23.0 |",
+        "| `exports/merged` | proven | transformers 5.23.0 | 1.3e-06 | 2.0e-07 | 32 of 32 | 1 |",
         "the teacher helps: +0.0022",
         "| test | 2,000 | 0.0241 | 0.0263 | 0.0470 | 0.0510 | 0.0022 (0.0004 to 0.0041) |",
         "| `exports/onnx` | FAILED |",

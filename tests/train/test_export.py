@@ -112,7 +112,7 @@ def test_the_probes_are_real_questions_of_every_task(
         name for name, task in sheet.items() if task["example"]
     }
     spread = [max(p["choice_logits"]) - min(p["choice_logits"]) for p in probes if p["choices"]]
-    assert min(spread) > 1e-3  # a model whose answers are all alike would prove nothing
+    assert np.median(spread) > 0.1  # a model whose answers are all alike would prove nothing
     for probe in probes:
         assert tiny_store.encoder.decode(probe["tokens"]) == probe["text"]
 

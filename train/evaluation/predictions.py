@@ -72,11 +72,15 @@ def predict(
     was_training = model.training
     model.eval()
     mine = list(_batches(trees, max_tokens))[context.rank :: context.world_size]
-    progress = show_progress(sum(map(len, mine)), description, silent=not context.is_main)
+    # Counted in tokens: a title is ranked among all titles, so its tree is worth many others.
+    catalog_tokens = int(store.title_lengths_N[store.statistics.known_items].sum())
+    work = [_n_tokens(tree) + catalog_tokens * _has_title(tree) for tree in trees]
+    total = sum(work[number] for numbers in mine for number in numbers)
+    progress = show_progress(total, f"{description}, tokens", silent=not context.is_main)
     answers: dict[Key, _Answer] = {}
     for numbers in mine:
         answers.update(_score_batch(model, trees, numbers, tasks, store, context, max_tokens))
-        progress.advance(len(numbers))
+        progress.advance(sum(work[number] for number in numbers))
     progress.close()
     model.train(was_training)
     merged = _merged(context.all_gather_object(answers), trees)
@@ -91,7 +95,7 @@ def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
     numbers: list[int] = []
     used = 0
     for number, tree in enumerate(trees):
-        size = max_tokens if any(not len(b.choices) for b in tree.branches) else _n_tokens(tree)
+        size = max_tokens if _has_title(tree) else _n_tokens(tree)
         if numbers and used + size > max_tokens:
             yield numbers
             numbers, used = [], 0
@@ -99,6 +103,10 @@ def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
         used += size
     if numbers:
         yield numbers
+
+
+def _has_title(tree: Tree) -> bool:
+    return any(not len(branch.choices) for branch in tree.branches)
 
 
 def _n_tokens(tree: Tree) -> int:

@@ -133,6 +133,7 @@ def _secondary(scored: TaskScores) -> dict[str, float | None]:
     graded = bool(model.gains_NK.size) and not np.isnan(model.gains_NK).all()
     names = secondary_metrics(task.kind, task.metric, len(task.labels), graded)
     found = {name: number(find_metric(name)(model)) for name in names}
+    found = {name: value for name, value in found.items() if value is not None}
     if scored.swapped is not None and len(scored.swapped):
         found[swap.NAME] = swap.consistency(model, scored.swapped)
     return found
