@@ -23,8 +23,9 @@ _SUBJECTS_PER_MOMENT: Final = 4
 class EvaluationSet(Sequence[Tree]):
     """Trees whose targets lie in one phase of one store; at most `max_targets` of each task.
 
-    Users come in a random order that the seed fixes, and each has one moment before any has a
-    second. Histories are everything older than the moment, whatever its phase.
+    Users and the moments of each come in a random order that the seed fixes, and each user has one
+    moment before any has a second: short histories count no more than long ones. Histories are
+    everything older than the moment, whatever its phase.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class EvaluationSet(Sequence[Tree]):
         self, users: list[int], tasks: list[int], history: History
     ) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
         """Go round the users, one moment of each at a time, until every task has its targets."""
-        waiting = {user: self._moments.evaluation(user, self.phase, history) for user in users}
+        waiting = {user: iter(self._moments_of(user, history)) for user in users}
         while waiting:
             for user in list(waiting):
                 moment = next(waiting[user], None)
@@ -109,6 +110,11 @@ class EvaluationSet(Sequence[Tree]):
                 asked = [a for task in wanted for a in self._ask(task, moment)]
                 if asked:
                     yield moment, tuple(asked)
+
+    def _moments_of(self, user: int, history: History) -> list[Moment]:
+        moments = list(self._moments.evaluation(user, self.phase, history))
+        Draws(self.seed, user + 1).shuffle(moments)
+        return moments
 
     def _ask(self, task: int, moment: Moment) -> Iterator[Asked]:
         # Seeded by what is asked, so that adding a task or a user changes no other question.

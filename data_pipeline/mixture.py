@@ -160,6 +160,7 @@ class _Ground:
         rows = list(view.window)
         view.draws.shuffle(rows)
         seen: set[tuple[int, int]] = set()
+        compared: set[tuple[int, frozenset[int]]] = set()
         asked: list[Asked] = []
         for turn in range(_TRIES_PER_BRANCH * wanted):
             task = tasks[view.draws.weighted(steps)]
@@ -170,6 +171,11 @@ class _Ground:
             question = self.tasks[task].ask(view, subject)
             if question is None:
                 continue
+            # A pair comes up from either of its events: ask about it once.
+            candidates = (task, frozenset(question.candidates))
+            if len(question.candidates) > 1 and candidates in compared:
+                continue
+            compared.add(candidates)
             phrasing = self.writer.phrasing(task, view.draws)
             asked.append(Asked(task, subject, question, phrasing))
             if len(asked) == wanted:

@@ -138,6 +138,8 @@ class WandbSink:
             "dir": str(folder),
             "id": run_id or secrets.token_hex(4),
             "resume": "allow",
+            # The progress bar and metrics.jsonl say it all; W&B's own summary would drown them.
+            "settings": wandb.Settings(silent=True),
         }
         try:
             self._run = wandb.init(**options, mode=_wandb_mode())

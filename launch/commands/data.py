@@ -223,6 +223,11 @@ def compile_corpus(
     from data_pipeline.build import BuildConfig, compile_store
     from data_pipeline.corpus import Corpus
 
+    if tokenizer.startswith("package:"):
+        # Weights in a package come with their tokenizer: turn them into a folder, once.
+        from modeling.weights import resolve_weights
+
+        tokenizer = resolve_weights(tokenizer)
     config = BuildConfig(split=_split_config(split_method))
     return compile_store(Corpus.open(corpus_dir), tokenizer, out_dir, config, overwrite=overwrite)
 

@@ -35,7 +35,7 @@ def distill_command(
     ] = None,
     objective: Annotated[
         Objective, typer.Option(help="How the student follows its teacher.")
-    ] = Objective.listwise_kl,
+    ] = Objective.dllm2rec,
     weight: Annotated[
         float | None, typer.Option(min=0, help="Of the teacher, beside the next-item loss.")
     ] = None,

@@ -24,7 +24,7 @@ def train_command(
     ] = None,
     num_procs: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes on this machine. Default: every GPU, else one."),
+        typer.Option(min=1, help="Processes on this machine. Default: every GPU; without one, 2."),
     ] = None,
     hostfile: Annotated[
         Path | None, typer.Option(help="Hosts and slots, as the deepspeed launcher reads them.")
