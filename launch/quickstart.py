@@ -47,7 +47,7 @@ def _data_stages() -> list[Stage]:
         ),
         Stage(
             name="build",
-            argv=("data", "build", CORPUS, "--tokenizer", "train:4096", "--out", STORE),
+            argv=("data", "build", CORPUS, "--tokenizer", "train:8192", "--out", STORE),
             inputs=CORPUS_FILES,
             outputs=(STORE,),
             sources=("data_pipeline",),

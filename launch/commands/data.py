@@ -157,7 +157,7 @@ def audit_command(
         raise typer.Exit(1)
     if not as_json:
         store = f"{corpus_dir}-store"
-        say_next(f"brewhouse data build {corpus_dir} --tokenizer train:4096 --out {store}")
+        say_next(f"brewhouse data build {corpus_dir} --tokenizer train:8192 --out {store}")
 
 
 def _split_config(method: str) -> Any:
@@ -173,7 +173,7 @@ def _split_config(method: str) -> Any:
 
 @app.command(
     "build",
-    epilog="Example: `brewhouse data build data/movielens-100k --tokenizer train:4096 "
+    epilog="Example: `brewhouse data build data/movielens-100k --tokenizer train:8192 "
     "--out data/movielens-100k-store`",
 )
 def build_command(

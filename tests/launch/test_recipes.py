@@ -19,8 +19,8 @@ SIZES = {
     "qwen3_8b.yaml": (4096, 8_190_735_360, 8),
     "smollm2_135m_full.yaml": (576, 134_515_008, 1),
     "smollm2_135m_lora.yaml": (576, 134_515_008, 1),
-    "tiny_movielens.yaml": (192, 3_150_000, 2),
-    "tiny_movielens_lora.yaml": (192, 3_150_000, 2),
+    "tiny_movielens.yaml": (128, 1_800_000, 2),
+    "tiny_movielens_lora.yaml": (128, 1_800_000, 2),
 }
 
 
