@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL_INCHES = (3.4, 2.1)
+# The loss axis is drawn for what comes after this share (a tenth) of the steps.
+_WARM_UP_SHARE = 10
 FOREST_WIDTH = 5.2
 
 
@@ -99,10 +101,22 @@ def loss_picture(curve: Curve) -> Picture:
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         axes.margins(x=0.01)
+        top = _top(curve)
+        if top is not None:
+            axes.set_ylim(top=top)
 
     first, last = curve.losses[0], smooth(curve.losses, curve.weights)[-1]
     alt = f"Loss of {curve.title}: {first:.3f} at step {curve.steps[0]}, {last:.3f} at the end."
     return _picture(curve.title, alt, PANEL_INCHES, draw)
+
+
+def _top(curve: Curve) -> float | None:
+    """Where to cut the loss axis: the first steps fall so far that they would flatten the rest."""
+    settled = curve.losses[len(curve.losses) // _WARM_UP_SHARE :]
+    if not settled or max(curve.losses) <= max(settled):
+        return None
+    shown = [*settled, *curve.eval_losses]
+    return max(shown) + 0.1 * (max(shown) - min(shown)) + 1e-3
 
 
 def forest_picture(title: str, caption: str, rows: Sequence[ForestRow]) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from launch.report_blocks import Block, Cell, Fact, Paragraph, Pictures, Section, Table, Tone
@@ -156,7 +157,8 @@ def _against(value: float | None, beaten: bool | None, name: str | None = None) 
 
 def _slices(rows: Sequence[Row]) -> list[Block]:
     """How the metric moves with what is known of the user."""
-    names = list(dict.fromkeys(part.name for row in rows for part in row.slices))
+    found = {part.name for row in rows for part in row.slices}
+    names = sorted(found, key=lambda name: int(re.match(r"\d*", name)[0] or 0))  # type: ignore[index]
     if not names:
         return []
     table = []
