@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from data_pipeline.errors import DataError
 from launch.console import err
 
 if TYPE_CHECKING:
     from data_pipeline.mixture import Mixture
+    from data_pipeline.splits import SplitConfig
     from data_pipeline.store import TokenStore
     from data_pipeline.tasks.base import Task
 
-PREVIEW_TOKENIZER = "train:4096"
+PREVIEW_TOKENIZER = "train:8192"
 
 
 def open_mixture(source: Path) -> tuple[Mixture, list[TokenStore]]:
@@ -50,7 +54,6 @@ def open_or_compile(corpus_dir: Path | None, store_dir: Path | None) -> TokenSto
     """
     from data_pipeline.corpus import Corpus
     from data_pipeline.store import TokenStore
-    from launch.commands.data import cache_dir, compile_corpus
 
     if corpus_dir and store_dir:
         raise DataError(
@@ -84,3 +87,42 @@ def find_task(name: str) -> Task:
 
     by_code = {task.code: task for task in all_tasks().values()}
     return by_code.get(name) or task_named(name)
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: BREWHOUSE_CACHE, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("BREWHOUSE_CACHE") or Path(base) / "brewhouse")
+
+
+def split_config(method: str) -> SplitConfig:
+    """The split of a method's name. Raises typer.BadParameter where there is none."""
+    from typing import get_args, get_type_hints
+
+    from data_pipeline.splits import SplitConfig
+
+    methods = get_args(get_type_hints(SplitConfig)["method"])
+    if method not in methods:
+        raise typer.BadParameter(f"'{method}' is no split: choose {' or '.join(methods)}")
+    return SplitConfig(method=method)  # type: ignore[arg-type]
+
+
+def compile_corpus(
+    corpus_dir: Path,
+    tokenizer: str,
+    out_dir: Path,
+    *,
+    split_method: str = "global_time",
+    overwrite: bool = False,
+) -> TokenStore:
+    """Open a corpus and compile it."""
+    from data_pipeline.build import BuildConfig, compile_store
+    from data_pipeline.corpus import Corpus
+
+    if tokenizer.startswith("package:"):
+        # Weights in a package come with their tokenizer: turn them into a folder, once.
+        from modeling.weights import resolve_weights
+
+        tokenizer = resolve_weights(tokenizer)
+    config = BuildConfig(split=split_config(split_method))
+    return compile_store(Corpus.open(corpus_dir), tokenizer, out_dir, config, overwrite=overwrite)

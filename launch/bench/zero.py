@@ -157,7 +157,7 @@ def _same_weights(one: Path, other: Path) -> bool:
 
 def _movielens_store(folder: Path) -> Path:
     from data_pipeline.sources import fetch_corpus
-    from launch.commands.data import cache_dir, compile_corpus
+    from launch.opening import cache_dir, compile_corpus
 
     fetch_corpus("movielens-100k", folder / "corpus", cache_dir=cache_dir())
-    return compile_corpus(folder / "corpus", "train:4096", folder / "store").folder
+    return compile_corpus(folder / "corpus", "train:8192", folder / "store").folder

@@ -44,11 +44,11 @@ def data_command(
 
 def _movielens_store(scratch: Path) -> TokenStore:
     from data_pipeline.sources import fetch_corpus
-    from launch.commands.data import cache_dir, compile_corpus
+    from launch.opening import cache_dir, compile_corpus
 
     err.print("fetching and compiling MovieLens-100K (use --store to take another)", style="dim")
     fetch_corpus("movielens-100k", scratch / "corpus", cache_dir=cache_dir())
-    return compile_corpus(scratch / "corpus", "train:4096", scratch / "store")
+    return compile_corpus(scratch / "corpus", "train:8192", scratch / "store")
 
 
 @app.command("zero", epilog="Example: `brewhouse bench zero --json`")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,10 @@ from rich.progress import (
 )
 
 from launch.console import err, out, print_json, say, say_next
+from launch.opening import cache_dir, compile_corpus, open_mixture, split_config
 
 if TYPE_CHECKING:
     from data_pipeline.corpus import Corpus
-    from data_pipeline.store import TokenStore
 
 app = typer.Typer(
     help="From logs to a token store: fetch or import, audit, build, preview.",
@@ -32,12 +31,6 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
-
-
-def cache_dir() -> Path:
-    """Where downloads are kept: BREWHOUSE_CACHE, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("BREWHOUSE_CACHE") or Path(base) / "brewhouse")
 
 
 @contextmanager
@@ -144,7 +137,7 @@ def audit_command(
     from data_pipeline.corpus import Corpus
     from data_pipeline.files import atomic_write
 
-    report = audit(Corpus.open(corpus_dir, verify=True), _split_config(split_method))
+    report = audit(Corpus.open(corpus_dir, verify=True), split_config(split_method))
     atomic_write(corpus_dir / "audit.json", json.dumps(report.to_dict(), indent=2) + "\n")
     atomic_write(corpus_dir / "audit.md", report.to_markdown())
     if as_json:
@@ -158,17 +151,6 @@ def audit_command(
     if not as_json:
         store = f"{corpus_dir}-store"
         say_next(f"brewhouse data build {corpus_dir} --tokenizer train:8192 --out {store}")
-
-
-def _split_config(method: str) -> Any:
-    from typing import get_args, get_type_hints
-
-    from data_pipeline.splits import SplitConfig
-
-    methods = get_args(get_type_hints(SplitConfig)["method"])
-    if method not in methods:
-        raise typer.BadParameter(f"'{method}' is no split: choose {' or '.join(methods)}")
-    return SplitConfig(method=method)  # type: ignore[arg-type]
 
 
 @app.command(
@@ -211,27 +193,6 @@ def build_command(
     )
 
 
-def compile_corpus(
-    corpus_dir: Path,
-    tokenizer: str,
-    out_dir: Path,
-    *,
-    split_method: str = "global_time",
-    overwrite: bool = False,
-) -> TokenStore:
-    """Open a corpus and compile it."""
-    from data_pipeline.build import BuildConfig, compile_store
-    from data_pipeline.corpus import Corpus
-
-    if tokenizer.startswith("package:"):
-        # Weights in a package come with their tokenizer: turn them into a folder, once.
-        from modeling.weights import resolve_weights
-
-        tokenizer = resolve_weights(tokenizer)
-    config = BuildConfig(split=_split_config(split_method))
-    return compile_store(Corpus.open(corpus_dir), tokenizer, out_dir, config, overwrite=overwrite)
-
-
 @app.command("preview", epilog="Example: `brewhouse data preview data/movielens-100k-store`")
 def preview_command(
     source: Annotated[
@@ -242,7 +203,6 @@ def preview_command(
     as_json: Json = False,
 ) -> None:
     """Show a tree of the mixture exactly as the model sees it."""
-    from launch.opening import open_mixture
     from launch.prompt_view import print_tree, tree_dict
 
     mixture, stores = open_mixture(source)
