@@ -241,7 +241,7 @@ def tree_attention(
     segments = layout.segments(query.device)
     lengths = [segment.length for segment in segments]
     # Split once: the gradient of a split is one concatenation, that of a slice a row of zeros.
-    queries, keys, values = (x.split(lengths, dim=2) for x in (query, key, value))
+    queries, keys, values = (torch.split(x, lengths, dim=2) for x in (query, key, value))
     pieces = []
     for segment, query_Q, key_K, value_K in zip(segments, queries, keys, values, strict=True):
         if segment.trunk is not None:

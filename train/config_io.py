@@ -60,6 +60,19 @@ for _name, _pattern, _first in _RESOLVERS:
         )
 
 
+# YAML folds lines at these characters too, and would give back a space; in double quotes they are
+# written as escapes.
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if _LINE_BREAKS.search(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(str(loader.construct_scalar(node)).replace("_", ""))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,10 +94,11 @@ def test_nothing_after_training_time_changes_a_training_tree(
 ) -> None:
     """Statistics, negatives, buckets and labels are frozen: rewrite the future and compare."""
     changed = make_corpus(tmp_path / "corpus")
-    events = changed.events.to_pandas()
     later = changed.time_E >= int(tiny_store.card.split["train_end"])
-    events.loc[later, "value"] = 6 - events.loc[later, "value"]
-    changed.__dict__["events"] = changed.events.from_pandas(events, preserve_index=False)
+    values = changed.events["value"].to_numpy()
+    column = changed.events.schema.get_field_index("value")
+    rewritten = pa.array(np.where(later, 6 - values, values), pa.float32())
+    changed.__dict__["events"] = changed.events.set_column(column, "value", rewritten)
     other = compile_store(changed, tiny_store.tokenizer_folder, tmp_path / "store")
     assert not np.array_equal(other.event_value_E, tiny_store.event_value_E)
     before = Mixture([tiny_store], CONFIG, seed=1)

@@ -207,17 +207,17 @@ def test_an_interrupt_ends_the_child_and_a_second_run_resumes(program: tuple[str
         "import sys\n"
         "from pathlib import Path\n"
         "from launch.stages import Stage, StageRunner\n"
-        "sleep = (sys.executable, '-c', 'import time; time.sleep(60)')\n"
+        "code = 'import pathlib, time; pathlib.Path(\"asleep\").touch(); time.sleep(60)'\n"
+        "sleep = (sys.executable, '-c', code)\n"
         "StageRunner([Stage(name='s', argv=())], Path('run'), program=sleep).run()\n"
     )
     driver = subprocess.Popen(
         [sys.executable, "driver.py"], start_new_session=True, stderr=subprocess.DEVNULL
     )
-    children: list[psutil.Process] = []
     deadline = time.monotonic() + 20
-    while not children and time.monotonic() < deadline:
+    while not Path("asleep").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-        children = psutil.Process(driver.pid).children(recursive=True)
+    children = psutil.Process(driver.pid).children(recursive=True)
     assert children
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(timeout=20) != 0

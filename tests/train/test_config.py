@@ -544,6 +544,13 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\x85b", "a\u2028b", "\ufeffa", "a\nb", " a ", "é\U0001f3ac"]
+)
+def test_text_with_odd_line_ends_is_read_back(text: str) -> None:
+    assert yaml.safe_load(dump_yaml({"run_name": text})) == {"run_name": text}
+
+
 @given(CONFIGS)
 @settings(max_examples=150, deadline=None)
 def test_saved_configs_load_as_they_were(tmp_path_factory: Any, made: TrainConfig) -> None:
