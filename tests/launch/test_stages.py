@@ -204,7 +204,9 @@ def test_peak_memory_covers_the_process_tree(program: tuple[str, ...]) -> None:
 def test_an_interrupt_ends_the_child_and_a_second_run_resumes(program: tuple[str, ...]) -> None:
     """The runner in a process of its own, interrupted as by Ctrl-C, leaves no child behind."""
     Path("driver.py").write_text(
-        "import sys\n"
+        # A background job of a shell inherits an ignored SIGINT; a person's terminal does not.
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from launch.stages import Stage, StageRunner\n"
         "code = 'import pathlib, time; pathlib.Path(\"asleep\").touch(); time.sleep(60)'\n"
