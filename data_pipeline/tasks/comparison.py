@@ -3,6 +3,7 @@
 from typing import ClassVar, Final
 
 from data_pipeline.tasks.base import LETTERS, Kind, Task
+from data_pipeline.tasks.options import best_of_rows
 from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
@@ -39,16 +40,9 @@ class Pairwise(Task):
         others = [row for row in view.window if abs(view.value(row) - value) >= gap]
         if not others:
             return None
-        rows = [subject, others[view.draws.below(len(others))]]
-        view.draws.shuffle(rows)
-        items = [view.item(row) for row in rows]
-        return Question(
-            label=int(view.value(rows[1]) > view.value(rows[0])),
-            pieces=view.lettered([view.line(item) for item in items]),
-            candidates=tuple(items),
-            n_choices=2,
-            gains=tuple(view.value(row) - values[0] for row in rows),
-        )
+        other = others[view.draws.below(len(others))]
+        better, worse = (subject, other) if value > view.value(other) else (other, subject)
+        return best_of_rows(view, better, [worse])
 
 
 class BestOfList(Task):
@@ -81,13 +75,4 @@ class BestOfList(Task):
         worse = [row for row in view.window if view.value(row) < value]
         if len(worse) < LIST_LENGTH - 1:
             return None
-        rows = [subject, *view.draws.sample(worse, LIST_LENGTH - 1)]
-        view.draws.shuffle(rows)
-        items = [view.item(row) for row in rows]
-        return Question(
-            label=rows.index(subject),
-            pieces=view.lettered([view.line(item) for item in items]),
-            candidates=tuple(items),
-            n_choices=len(items),
-            gains=tuple(view.value(row) - values[0] for row in rows),
-        )
+        return best_of_rows(view, subject, view.draws.sample(worse, LIST_LENGTH - 1))

@@ -59,6 +59,21 @@ def decade_options(
     )
 
 
+def best_of_rows(view: View, best: int, others: Sequence[int]) -> Question:
+    """Ask which of several events of the user got the highest value: that of the row `best`."""
+    rows = [best, *others]
+    view.draws.shuffle(rows)
+    items = [view.item(row) for row in rows]
+    least = view.store.card.values[0]
+    return Question(
+        label=rows.index(best),
+        pieces=view.lettered([view.line(item) for item in items]),
+        candidates=tuple(items),
+        n_choices=len(items),
+        gains=tuple(view.value(row) - least for row in rows),
+    )
+
+
 def _drawn(view: View, weights: Sequence[float], right: Sequence[int], n: int) -> list[int]:
     """Draw n distinct codes that are not right, each time in proportion to the weights left."""
     left = {code: w for code, w in enumerate(weights) if w > 0 and code not in right}

@@ -3,7 +3,7 @@
 from typing import ClassVar, Final
 
 from data_pipeline.tasks.base import LETTERS, Kind, Task
-from data_pipeline.tasks.options import category_options, decade_options
+from data_pipeline.tasks.options import best_of_rows, category_options, decade_options
 from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
@@ -151,13 +151,4 @@ class FavouriteChoice(Task):
         others = view.draws.sample(others, LIKED_CANDIDATES - 1)
         if len(others) < LIKED_CANDIDATES - 1:
             return None
-        rows = [subject, *others]
-        view.draws.shuffle(rows)
-        items = [view.item(row) for row in rows]
-        return Question(
-            label=rows.index(subject),
-            pieces=view.lettered([view.line(item) for item in items]),
-            candidates=tuple(items),
-            n_choices=len(items),
-            gains=tuple(view.value(row) - values[0] for row in rows),
-        )
+        return best_of_rows(view, subject, others)
