@@ -80,7 +80,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temp.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             temp.unlink(missing_ok=True)
 
@@ -126,7 +126,7 @@ def _swap(temp: Path, path: Path) -> None:
         if old is not None:
             old.rename(path)
         raise
-    _sync(path.parent)
+    sync(path.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -134,11 +134,12 @@ def _swap(temp: Path, path: Path) -> None:
 def _sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+            sync(Path(parent, name))
+        sync(Path(parent))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

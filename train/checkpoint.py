@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.files import atomic_write, sha256_file
+from data_pipeline.files import atomic_write, sha256_file, sync
 from train.distributed import DistributedContext
 from train.errors import CheckpointError
 
@@ -246,7 +246,7 @@ class CheckpointFolder:
         if final.exists():  # the run went back to an older checkpoint and came here again
             _remove(final)
         partial.rename(final)
-        _sync_folder(self.run)
+        sync(self.run)
         atomic_write(self.run / LATEST, final.name + "\n")
         if self.keep is not None:
             for old in complete_checkpoints(self.run)[self.keep :]:
@@ -392,15 +392,4 @@ def _remove(checkpoint: Path) -> None:
 
 def _sync_folders(folder: Path) -> None:
     for parent, _, _ in os.walk(folder):
-        _sync_folder(Path(parent))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
+        sync(Path(parent))

@@ -134,13 +134,13 @@ def test_folder_is_flushed_before_it_appears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, bool]] = []
-    real = files._sync
+    real = files.sync
 
     def sync(path: Path) -> None:
         synced.append((path.name, (tmp_path / "out").exists()))
         real(path)
 
-    monkeypatch.setattr(files, "_sync", sync)
+    monkeypatch.setattr(files, "sync", sync)
     with atomic_folder(tmp_path / "out") as temp:
         (temp / "a.txt").write_text("a")
     assert ("a.txt", False) in synced  # content first
