@@ -5,17 +5,28 @@ A corpus is a folder:
     corpus.json      the card: names, fields, counts, licence, fingerprint
     items.parquet    item_id, title, and one column per item field
     users.parquet    user_id, and one column per user field
-    events.parquet   user_id, item_id, timestamp, action, value, request_id
+    events.parquet   user_id, item_id, timestamp, action, value, request_id, and one column per
+                     event field
 
-Events stand by user (in the order of the users table), then time, then the order they were given
-in. Whoever opens a corpus may rely on the checks of `corpus_checks`.
+and, each only where there is any:
+
+    queries.parquet      query_id, text
+    judgements.parquet   query_id, item_id, grade (higher is more relevant), label, split
+    searches.parquet     user_id, query_id, timestamp, item_id, action, request_id, position
+    tags.parquet         item_id, tag, user_id, timestamp, weight
+    links.parquet        item_id, other_id, relation, weight
+
+Events and searches stand by user (in the order of the users table), then time, then the order they
+were given in; without times in the order given. Other tables keep their order. A corpus of judged
+queries may have no users and no events. Whoever opens a corpus may rely on the checks of
+`corpus_checks`.
 
 Shape letters: E events, U users, U1 = U + 1 offsets.
 """
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -28,15 +39,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_pipeline import corpus_writing as writing
 from data_pipeline.content_hash import TableHash
-from data_pipeline.corpus_checks import Origin, codes_of
+from data_pipeline.corpus_checks import Origin, codes_of, milliseconds
 from data_pipeline.corpus_schema import (
-    EVENT_SCHEMA,
+    OPTIONAL_TABLES,
     SCHEMA_VERSION,
     CorpusCard,
     Field,
     FieldKind,
-    item_schema,
-    user_schema,
+    schemas,
 )
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_folder, fingerprint, refuse_existing
@@ -47,6 +57,7 @@ log = logging.getLogger(__name__)
 
 CARD_FILE = "corpus.json"
 REBUILD = "fetch or import the corpus again"
+_BATCH_ROWS = 1 << 16
 
 
 class Corpus:
@@ -55,6 +66,7 @@ class Corpus:
     def __init__(self, folder: Path, card: CorpusCard) -> None:
         self.folder = folder
         self.card = card
+        self._optional: dict[str, pa.Table] = {}
 
     @classmethod
     def open(cls, folder: Path | str, *, verify: bool = False) -> "Corpus":
@@ -69,7 +81,7 @@ class Corpus:
         """
         folder = Path(folder)
         corpus = cls(folder, _read_card(folder))
-        for name, schema in _schemas(corpus.card.item_fields, corpus.card.user_fields).items():
+        for name, schema in corpus.schemas.items():
             _check_file(folder / f"{name}.parquet", schema, corpus.card.counts[name])
         if verify:
             corpus.verify()
@@ -87,6 +99,47 @@ class Corpus:
         return self.card.fingerprint
 
     @cached_property
+    def schemas(self) -> dict[str, pa.Schema]:
+        """Columns of each table that this corpus has, by the table's name."""
+        card = self.card
+        possible = schemas(card.item_fields, card.user_fields, card.event_fields)
+        return {name: schema for name, schema in possible.items() if name in card.counts}
+
+    def table(self, name: str) -> pa.Table | None:
+        """A table by its name; None for an optional one that this corpus does not have.
+
+        Raises:
+            ValueError: no corpus has a table of this name.
+        """
+        possible = ("items", "users", "events", *OPTIONAL_TABLES)
+        if name not in possible:
+            raise ValueError(f"a corpus has no table '{name}': choose of {', '.join(possible)}")
+        if name not in self.schemas:
+            return None
+        if name not in OPTIONAL_TABLES:
+            table: pa.Table = getattr(self, name)
+            return table
+        if name not in self._optional:
+            self._optional[name] = self._read(name)
+        return self._optional[name]
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of a table, a bounded number of rows at a time: for tables of any size."""
+        path = self.folder / f"{name}.parquet"
+        try:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, error) from error
+
+    def column(self, table: str, name: str) -> pa.ChunkedArray:
+        """One column of a table, alone where the table has not been read: texts stay on disk."""
+        known = self.__dict__.get(table, self._optional.get(table))
+        if known is not None:
+            return known[name]
+        return self._read(table, [name])[name]
+
+    @cached_property
     def items(self) -> pa.Table:
         return self._read("items")
 
@@ -96,23 +149,23 @@ class Corpus:
 
     @cached_property
     def events(self) -> pa.Table:
+        """All columns, long texts included: `column` and `batches` need less memory."""
         return self._read("events")
 
     @cached_property
     def event_user_E(self) -> npt.NDArray[np.int32]:
         """Row of each event's user in `users`."""
-        return codes_of(self.events["user_id"], self.users["user_id"])
+        return codes_of(self.column("events", "user_id"), self.users["user_id"])
 
     @cached_property
     def event_item_E(self) -> npt.NDArray[np.int32]:
         """Row of each event's item in `items`."""
-        return codes_of(self.events["item_id"], self.items["item_id"])
+        return codes_of(self.column("events", "item_id"), self.items["item_id"])
 
     @cached_property
     def time_E(self) -> npt.NDArray[np.int64]:
-        """Milliseconds since 1970 of each event."""
-        time_E: npt.NDArray[np.int64] = self.events["timestamp"].cast(pa.int64()).to_numpy()
-        return time_E
+        """Milliseconds since 1970 of each event; `UNKNOWN_TIME` in a corpus without times."""
+        return milliseconds(self.column("events", "timestamp"))
 
     @cached_property
     def user_offsets_U1(self) -> npt.NDArray[np.int64]:
@@ -127,12 +180,13 @@ class Corpus:
             DataError: they differ, or a table cannot be read.
         """
         hashes = {}
-        schemas = _schemas(self.card.item_fields, self.card.user_fields)
-        for name, table in (("items", self.items), ("users", self.users), ("events", self.events)):
-            hasher = TableHash(schemas[name])
-            hasher.update(table)
+        for name, schema in self.schemas.items():
+            hasher = TableHash(schema)
+            for batch in self.batches(name, schema.names):
+                hasher.update(pa.Table.from_batches([batch]))
             hashes[name] = hasher.hexdigest()
-        found = _fingerprint(hashes, self.card.item_fields, self.card.user_fields)
+        card = self.card
+        found = _fingerprint(hashes, card.item_fields, card.user_fields, card.event_fields)
         if found != self.fingerprint:
             raise DataError(
                 f"the tables' content has fingerprint {found}, the card says {self.fingerprint}",
@@ -140,10 +194,10 @@ class Corpus:
                 remedy=f"a file was changed after it was written: {REBUILD}",
             )
 
-    def _read(self, name: str) -> pa.Table:
+    def _read(self, name: str, columns: list[str] | None = None) -> pa.Table:
         path = self.folder / f"{name}.parquet"
         try:
-            return pq.read_table(path, partitioning=None)
+            return pq.read_table(path, columns=columns, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(path, error) from error
 
@@ -153,10 +207,16 @@ def write_corpus(
     *,
     name: str,
     items: pa.Table,
-    users: pa.Table,
-    events: pa.Table,
+    users: pa.Table | None = None,
+    events: pa.Table | None = None,
     item_fields: Sequence[Field] = (),
     user_fields: Sequence[Field] = (),
+    event_fields: Sequence[Field] = (),
+    queries: pa.Table | None = None,
+    judgements: pa.Table | None = None,
+    searches: pa.Table | None = None,
+    tags: pa.Table | None = None,
+    links: pa.Table | None = None,
     item_noun: str = "item",
     source: str = "",
     licence: str = "",
@@ -164,21 +224,32 @@ def write_corpus(
     dropped: Mapping[str, int] | None = None,
     overwrite: bool = False,
 ) -> Corpus:
-    """Check three tables and write them as a corpus, or raise and write nothing.
+    """Check tables and write them as a corpus, or raise and write nothing.
+
+    Tables may be memory-mapped: long texts of events are read a piece at a time.
 
     Args:
         folder: where the corpus is to stand.
         name: the corpus's name.
         items: item_id, title and the declared item fields; other columns are an error.
         users: user_id and the declared user fields.
-        events: user_id, item_id, timestamp, action; value and request_id may be left out.
+        events: user_id, item_id, timestamp, action and the declared event fields; value and
+            request_id may be left out. Timestamps are all given or all null. None, or without
+            rows, only where another table says something of the items.
         item_fields: the item columns beside item_id and title.
         user_fields: the user columns beside user_id.
+        event_fields: the further event columns, of kind text, category or number.
+        queries: query_id, text. Like all that follow, left out or without rows if there are none.
+        judgements: query_id, item_id, grade; label and split may be left out.
+        searches: user_id, query_id, timestamp, action; item_id, request_id and position may be
+            left out. Timestamps are all given where events have times.
+        tags: item_id, tag; user_id, timestamp and weight may be left out.
+        links: item_id, other_id, relation; weight may be left out.
         item_noun: what one item is called in a prompt.
         source: where the data came from.
         licence: what may be done with them.
-        origins: for "items", "users", "events": where the rows came from, for error messages.
-        dropped: how many events were left out before, by reason; the card's counts keep it.
+        origins: by the table's name: where the rows came from, for error messages.
+        dropped: how many rows were left out before, by reason; the card's counts keep it.
         overwrite: replace a corpus that stands there.
 
     Raises:
@@ -186,38 +257,42 @@ def write_corpus(
     """
     folder = Path(folder)
     refuse_existing(folder, overwrite)
-    places = {table: Origin(files=(f"table {table}",)) for table in ("items", "users", "events")}
-    places.update(origins or {})
-    schemas = _schemas(item_fields, user_fields)
-    items = writing.checked_items(items, schemas["items"], item_fields, places["items"])
-    users = writing.checked_users(users, schemas["users"], user_fields, places["users"])
-    coded = writing.checked_events(events, items["item_id"], users["user_id"], places)
-    pieces = {
-        "items": lambda: iter([items]),
-        "users": lambda: iter([users]),
-        "events": coded.pieces,
+    fields = (tuple(item_fields), tuple(user_fields), tuple(event_fields))
+    known = schemas(*fields)
+    optional = {
+        "queries": queries,
+        "judgements": judgements,
+        "searches": searches,
+        "tags": tags,
+        "links": links,
     }
+    given = {
+        "items": items,
+        "users": known["users"].empty_table() if users is None else users,
+        "events": known["events"].empty_table() if events is None else events,
+        **{name: table for name, table in optional.items() if table is not None and len(table)},
+    }
+    checked = writing.checked_tables(given, known, fields, origins or {})
     with atomic_folder(folder, overwrite=overwrite) as temp:
         hashes = {
-            table: writing.write_table(temp / f"{table}.parquet", schemas[table], piece())
-            for table, piece in pieces.items()
+            table: writing.write_table(temp / f"{table}.parquet", known[table], rows.pieces())
+            for table, rows in checked.items()
         }
+        coded = checked["events"]
         card = CorpusCard(
             name=name,
             item_noun=item_noun,
             source=source,
             licence=licence,
-            item_fields=tuple(item_fields),
-            user_fields=tuple(user_fields),
-            actions=coded.actions,
-            values=coded.values,
-            counts={
-                "items": len(items),
-                "users": len(users),
-                "events": len(coded.events),
-                **{f"dropped_{reason}": count for reason, count in (dropped or {}).items()},
-            },
-            fingerprint=_fingerprint(hashes, item_fields, user_fields),
+            item_fields=fields[0],
+            user_fields=fields[1],
+            event_fields=fields[2],
+            has_times=coded.has_times,
+            actions=coded.labels("action"),
+            values=coded.numbers("value"),
+            counts={table: len(rows) for table, rows in checked.items()}
+            | {f"dropped_{reason}": count for reason, count in (dropped or {}).items()},
+            fingerprint=_fingerprint(hashes, *fields),
         )
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
         (temp / CARD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -226,23 +301,19 @@ def write_corpus(
 
 
 def _fingerprint(
-    hashes: Mapping[str, str], item_fields: Sequence[Field], user_fields: Sequence[Field]
+    hashes: Mapping[str, str],
+    item_fields: Sequence[Field],
+    user_fields: Sequence[Field],
+    event_fields: Sequence[Field],
 ) -> str:
-    return fingerprint(
-        {
-            "tables": dict(hashes),
-            "item_fields": [asdict(field) for field in item_fields],
-            "user_fields": [asdict(field) for field in user_fields],
-        }
-    )
-
-
-def _schemas(item_fields: Sequence[Field], user_fields: Sequence[Field]) -> dict[str, pa.Schema]:
-    return {
-        "items": item_schema(item_fields),
-        "users": user_schema(user_fields),
-        "events": EVENT_SCHEMA,
+    content = {
+        "tables": dict(hashes),
+        "item_fields": [asdict(field) for field in item_fields],
+        "user_fields": [asdict(field) for field in user_fields],
     }
+    if event_fields:  # a corpus without them keeps the fingerprint that it always had
+        content["event_fields"] = [asdict(field) for field in event_fields]
+    return fingerprint(content)
 
 
 def _read_card(folder: Path) -> CorpusCard:

@@ -4,16 +4,17 @@ Shape letters: E events, N rows of the table at hand.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.corpus_schema import Field
+from data_pipeline.corpus_schema import PUBLISHED_SPLITS, UNKNOWN_TIME, Field
 from data_pipeline.errors import DataError
 
 MS_PER_DAY = 86_400_000
@@ -89,13 +90,24 @@ def plain_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_trim(pc.replace_substring_regex(values, _BREAK_RUN, " "), " ")
 
 
+def plain_labels(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`plain_text` for a column of few distinct values, each of which is tidied once."""
+    distinct = pc.unique(values)
+    tidy = plain_text(pa.chunked_array([distinct])).combine_chunks()
+    chunks = [tidy.take(pc.index_in(chunk, value_set=distinct)) for chunk in values.chunks]
+    return pa.chunked_array(chunks, pa.string())
+
+
+def none_if_empty(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
 def plain_field(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
     """A field's column with tidy text; an empty text is none, a repeated category stands once."""
     if kind in ("number", "year"):
         return values
     if kind != "categories":
-        text = plain_text(values)
-        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        return none_if_empty(plain_text(values))
     return pa.chunked_array([_plain_lists(chunk) for chunk in values.chunks], values.type)
 
 
@@ -152,16 +164,30 @@ def check_unique(ids: pa.ChunkedArray, column: str, origin: Origin) -> None:
     )
 
 
-def check_titles(titles: pa.ChunkedArray, origin: Origin) -> None:
-    row = first(pc.or_(pc.is_null(titles), pc.equal(pc.fill_null(titles, ""), "")))
+def check_not_null(values: pa.ChunkedArray, column: str, origin: Origin, remedy: str) -> None:
+    row = first(pc.is_null(values))
     if row is not None:
         raise origin.error(
-            "the title is missing",
-            row=row,
-            column="title",
-            value=titles[row].as_py(),
-            remedy="give the item a title, or set `missing_titles: id` to use its id",
+            f"the {column} is missing", row=row, column=column, value=None, remedy=remedy
         )
+
+
+def check_given(texts: pa.ChunkedArray, column: str, origin: Origin, remedy: str) -> None:
+    """A text is neither missing nor empty."""
+    row = first(pc.or_(pc.is_null(texts), pc.equal(pc.fill_null(texts, ""), "")))
+    if row is not None:
+        raise origin.error(
+            f"the {column} is missing",
+            row=row,
+            column=column,
+            value=texts[row].as_py(),
+            remedy=remedy,
+        )
+
+
+def check_titles(titles: pa.ChunkedArray, origin: Origin) -> None:
+    remedy = "give the item a title, or set `missing_titles: id` to use its id"
+    check_given(titles, "title", origin, remedy)
 
 
 def check_numbers(values: pa.ChunkedArray, column: str, origin: Origin) -> None:
@@ -196,39 +222,59 @@ def check_field(values: pa.ChunkedArray, field: Field, origin: Origin) -> None:
 
 
 def check_actions(actions: pa.ChunkedArray, origin: Origin) -> None:
-    row = first(pc.or_(pc.is_null(actions), pc.equal(pc.fill_null(actions, ""), "")))
+    remedy = (
+        "say what the user did, or leave `action` out of the columns: all events then get the one "
+        "action of the mapping"
+    )
+    check_given(actions, "action", origin, remedy)
+
+
+def check_splits(splits: pa.ChunkedArray, origin: Origin) -> None:
+    """A published split is one of those that phases have names for."""
+    known = pc.is_in(splits, value_set=pa.array(PUBLISHED_SPLITS))
+    row = first(pc.and_(pc.is_valid(splits), pc.invert(known)))
     if row is not None:
         raise origin.error(
-            "the action is missing",
+            f"the published split is none of {', '.join(PUBLISHED_SPLITS)}",
             row=row,
-            column="action",
-            value=actions[row].as_py(),
-            remedy="say what the user did, or leave `action` out of the columns: all events then "
-            "get the one action of the mapping",
+            column="split",
+            value=splits[row].as_py(),
+            remedy="rename it; leave it empty where no split was published",
         )
 
 
 def check_times(
-    times: pa.ChunkedArray, origin: Origin, given: pa.ChunkedArray | None = None
+    times: pa.ChunkedArray,
+    origin: Origin,
+    given: pa.ChunkedArray | None = None,
+    *,
+    may_lack: Literal["none", "all", "some"] = "none",
+    row_name: str = "event",
 ) -> None:
-    """Every event has a time between 1970 and tomorrow; `given` is what the user's file says."""
+    """Every time lies between 1970 and tomorrow; `given` is what the user's file says.
+
+    `may_lack` says how many rows may be without a time. It is "all" for events: either every event
+    has one or none has, as an order known in part is none.
+    """
     given = times if given is None else given
-    row = first(pc.is_null(times))
-    if row is not None:
-        raise origin.error(
-            "the timestamp is missing",
-            row=row,
-            column="timestamp",
-            value=given[row].as_py(),
-            remedy="order is what a model learns from: fill the time in or remove the row",
-        )
-    ms_E = times.cast(pa.int64()).to_numpy()
+    if may_lack == "none" or (may_lack == "all" and times.null_count < len(times)):
+        row = first(pc.is_null(times))
+        if row is not None:
+            raise origin.error(
+                "the timestamp is missing",
+                row=row,
+                column="timestamp",
+                value=given[row].as_py(),
+                remedy="order is what a model learns from: fill the time in or remove the row; "
+                "leave out all times if none is known",
+            )
+    ms_R = milliseconds(times)
     tomorrow = time.time() * 1000 + MS_PER_DAY
-    row = first((ms_E < 0) | (ms_E > tomorrow))
+    row = first(((ms_R < 0) & pc.is_valid(times).to_numpy()) | (ms_R > tomorrow))
     if row is not None:
-        when = "before 1970" if ms_E[row] < 0 else "in the future"
+        when = "before 1970" if ms_R[row] < 0 else "in the future"
         raise origin.error(
-            f"the event is {when}: {np.datetime64(int(ms_E[row]), 'ms')}",
+            f"the {row_name} is {when}: {np.datetime64(int(ms_R[row]), 'ms')}",
             row=row,
             column="timestamp",
             value=given[row].as_py(),
@@ -236,22 +282,75 @@ def check_times(
         )
 
 
-def check_known(
-    ids: pa.ChunkedArray, codes_E: npt.NDArray[np.int32], column: str, origin: Origin, where: str
-) -> None:
-    """Every event's item and user stand in their tables."""
-    unknown_E = codes_E < 0
-    row = first(unknown_E)
+def check_search_times(times: pa.ChunkedArray, origin: Origin, *, has_times: bool) -> None:
+    """The log of searches is cut at the moments at which the log of events is."""
+    row = first(pc.is_null(times)) if has_times or times.null_count < len(times) else None
     if row is not None:
-        what = column.removesuffix("_id")
         raise origin.error(
-            f"the event refers to an unknown {what}, one that {where} does not list "
-            f"({int(unknown_E.sum()):,} such events)",
+            "the timestamp of a search is missing",
+            row=row,
+            column="timestamp",
+            value=None,
+            remedy="fill it in or remove the row; searches go without times only where no search "
+            "and no event has one",
+        )
+
+
+def milliseconds(times: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Times as milliseconds since 1970, `UNKNOWN_TIME` where there is none."""
+    ms_R: npt.NDArray[np.int64] = pc.fill_null(times.cast(pa.int64()), UNKNOWN_TIME).to_numpy()
+    return ms_R
+
+
+def check_known(
+    ids: pa.ChunkedArray,
+    codes_R: npt.NDArray[np.int32],
+    column: str,
+    origin: Origin,
+    where: str,
+    *,
+    what: str | None = None,
+    row_name: str = "event",
+) -> None:
+    """What every row refers to stands in its table; a null refers to nothing."""
+    unknown_R = codes_R < 0
+    if ids.null_count:
+        unknown_R &= pc.is_valid(ids).to_numpy()
+    row = first(unknown_R)
+    if row is not None:
+        what = what or column.removesuffix("_id")
+        raise origin.error(
+            f"the {row_name} refers to an unknown {what}, one that {where} does not list "
+            f"({int(unknown_R.sum()):,} such {plural(row_name)})",
             row=row,
             column=column,
             value=ids[row].as_py(),
-            remedy=f"add the {what} there, or set `unknown_ids: drop` to leave such events out",
+            remedy=f"add the {what} there, or set `unknown_ids: drop` to leave such "
+            f"{plural(row_name)} out",
         )
+
+
+def check_no_self_links(
+    item_R: npt.NDArray[np.int32],
+    other_R: npt.NDArray[np.int32],
+    links: pa.Table,
+    origin: Origin,
+) -> None:
+    row = first(item_R == other_R)
+    if row is not None:
+        raise origin.error(
+            f"the item is linked to itself ({int((item_R == other_R).sum()):,} such links)",
+            row=row,
+            column="other_id",
+            value=links["other_id"][row].as_py(),
+            remedy="remove the row: that an item is like itself says nothing",
+        )
+
+
+def plural(noun: str) -> str:
+    if noun == "query":
+        return "queries"
+    return f"{noun}es" if noun.endswith("ch") else f"{noun}s"
 
 
 def repeated_events(
@@ -274,22 +373,47 @@ def repeated_events(
     return repeated_E
 
 
-def check_repeated(repeated_E: npt.NDArray[np.bool_], events: pa.Table, origin: Origin) -> None:
-    """No event stands twice."""
-    row = first(repeated_E)
+def repeated_rows(columns: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.bool_]:
+    """True where an earlier row has the same in all of some columns of numbers without NaN."""
+    repeated_R = np.zeros(len(columns[0]), dtype=bool)
+    if len(repeated_R) == 0:
+        return repeated_R
+    order = np.lexsort(columns)  # stable: rows alike stay in row order
+    same = np.ones(len(order) - 1, dtype=bool)
+    for column in columns:
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    repeated_R[order[1:][same]] = True
+    return repeated_R
+
+
+def check_repeated(
+    repeated_R: npt.NDArray[np.bool_],
+    table: pa.Table,
+    origin: Origin,
+    key: Sequence[str] = ("user_id", "item_id", "timestamp", "action"),
+    row_name: str = "event",
+) -> None:
+    """No row stands twice."""
+    row = first(repeated_R)
     if row is None:
         return
-    names = ("user_id", "item_id", "timestamp", "action")
-    values = [events[name][row].as_py() for name in names]
+    names = [name for name in key if table[name].null_count < len(table)]
     twin = np.ones(row, dtype=bool)
     for name in names:
-        twin &= pc.equal(events[name][:row], events[name][row]).to_numpy(zero_copy_only=False)
+        here = table[name][row]
+        alike = (
+            pc.equal(table[name][:row], here) if here.is_valid else pc.is_null(table[name][:row])
+        )
+        twin &= pc.fill_null(alike, False).to_numpy(zero_copy_only=False)
     before, before_row = origin.locate(int(np.argmax(twin)))
+    same = [{"timestamp": "time"}.get(name, name.removesuffix("_id")) for name in names]
+    by_time = ", or tell them apart by time" if "timestamp" in names else ""
     raise origin.error(
-        f"the same user, item, time and action stand already in row {before_row} of {before} "
-        f"({int(repeated_E.sum()):,} such events)",
+        f"the same {', '.join(same[:-1])} and {same[-1]} stand already in row {before_row} of "
+        f"{before} ({int(repeated_R.sum()):,} such {plural(row_name)})",
         row=row,
-        column="user_id",
-        value=", ".join(str(value) for value in values),
-        remedy="set `duplicates: drop` to keep the first of each, or tell them apart by time",
+        column=names[0],
+        value=", ".join(str(table[name][row].as_py()) for name in names),
+        remedy=f"set `duplicates: drop` to keep the first of each{by_time}",
     )

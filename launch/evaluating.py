@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data_pipeline.errors import DataError
 from launch.console import standard_output_as_error
-from launch.report_results import show
 from launch.workers import WorkersError, run_workers
 from train.checkpoint import resolve_model_folder
-from train.evaluation.results import Results, read_results
-from train.evaluation.run import FOLDER, find_config
+from train.evaluation.against import Comparison, compare, read_recorded, write_comparison
+from train.evaluation.bootstrap import BootstrapConfig
+from train.evaluation.curves import find_curve
+from train.evaluation.results import FOLDER, Results, read_results
+from train.evaluation.run import find_config
 
 
 def evaluate_run(
@@ -21,22 +21,78 @@ def evaluate_run(
     arguments: Sequence[str],
     *,
     phrasing: str,
+    curves: Sequence[str] = (),
     stores: Sequence[Path],
     num_procs: int | None,
-) -> Results:
+) -> list[Results]:
     """Evaluate a run, checkpoint or export by worker processes.
 
     What a person can have wrong is checked here, before processes start, so that it is told as one
     message.
 
+    Returns:
+        The result, or one of each curve.
+
     Raises:
         CheckpointError: there is no model in the folder.
         DataError: a token store cannot be opened.
+        ValueError: no curve has one of the names.
         WorkersError: a worker failed.
     """
+    resolve_model_folder(run_dir)
+    words = ["--run", str(run_dir.absolute()), *arguments]
+    for name in curves:
+        words += ["--curve", find_curve(name).name]
+    for folder in _store_folders(run_dir, stores):
+        words += ["--store", folder]
+    owner = _owner(run_dir.absolute())
+    names = [f"curve-{name}.json" for name in curves] or [result_name(phrasing)]
+    files = [owner / FOLDER / name for name in names]
+    before = [_written_at(file) for file in files]
+    with standard_output_as_error():
+        code = run_workers("train.evaluation.run", words, owner, num_procs=num_procs)
+    # The launcher may end with 0 after its child was killed: believe the files, not the code.
+    after = [_written_at(file) for file in files]
+    if code != 0 or any(one == two for one, two in zip(before, after, strict=True)):
+        raise WorkersError(
+            f"the evaluation of {run_dir} ended early (the launcher's exit code is {code}); what "
+            "went wrong stands above",
+            code or 1,
+        )
+    return [read_results(file) for file in files]
+
+
+def compare_runs(ours: Path, theirs: Path, *, phrasing: str) -> tuple[Comparison, Path]:
+    """Compare two evaluations that were written before; each is a result file or its run.
+
+    Returns:
+        The comparison, and the file that it was written to, beside our result.
+
+    Raises:
+        ValueError: an evaluation is missing, or they are of other targets.
+    """
+    recorded = []
+    for path in (ours, theirs):
+        file = path if path.suffix == ".json" else _owner(path) / FOLDER / result_name(phrasing)
+        if not file.is_file():
+            raise DataError(
+                "there is no evaluation to compare", file=file, remedy=f"brewhouse eval {path}"
+            )
+        recorded.append(read_recorded(file))
+    drawn = {key: recorded[0].results.bootstrap[key] for key in ("resamples", "level", "seed")}
+    comparison = compare(recorded[0], recorded[1], BootstrapConfig(**drawn))
+    name = theirs.stem if theirs.suffix == ".json" else theirs.resolve().name
+    return comparison, write_comparison(comparison, recorded[0].file.parent, name)
+
+
+def result_name(phrasing: str) -> str:
+    """The file of a result, by its phrasing."""
+    return "results.json" if phrasing == "trained" else f"results-{phrasing}.json"
+
+
+def _store_folders(run_dir: Path, stores: Sequence[Path]) -> list[str]:
     from data_pipeline.store import open_stores
 
-    resolve_model_folder(run_dir)
     config = find_config(run_dir)
     folders = [str(store.absolute()) for store in stores]
     if not folders and config is not None:
@@ -48,59 +104,13 @@ def evaluate_run(
             file=run_dir,
             remedy="say what to evaluate on: --store STORE",
         )
-    run_dir = run_dir.absolute()
-    owner = run_dir.parent if run_dir.name.startswith("checkpoint-") else run_dir
-    words = ["--run", str(run_dir), *arguments]
-    for folder in folders:
-        words += ["--store", folder]
-    file = (
-        owner / FOLDER / ("results.json" if phrasing == "trained" else f"results-{phrasing}.json")
-    )
-    before = _written_at(file)
-    with standard_output_as_error():
-        code = run_workers("train.evaluation.run", words, owner, num_procs=num_procs)
-    # The launcher may end with 0 after its child was killed: believe the file, not the code.
-    if code != 0 or _written_at(file) == before:
-        raise WorkersError(
-            f"the evaluation of {run_dir} ended early (the launcher's exit code is {code}); what "
-            "went wrong stands above",
-            code or 1,
-        )
-    return read_results(file)
+    return folders
+
+
+def _owner(run_dir: Path) -> Path:
+    """The run of a checkpoint; any other folder itself."""
+    return run_dir.parent if run_dir.name.startswith("checkpoint-") else run_dir
 
 
 def _written_at(file: Path) -> int | None:
     return file.stat().st_mtime_ns if file.exists() else None
-
-
-COLUMNS = (
-    "task", "metric", "n", "model", "95% interval", "untrained", "trivial", "best", "best baseline",
-)  # fmt: skip
-
-
-def table_rows(results: Results) -> list[list[str]]:
-    """A row per task under `COLUMNS`; a tick where the model is better beyond the interval."""
-    several = len(results.corpora) > 1
-    return [
-        [
-            f"{row.corpus}/{row.task}" if several else row.task,
-            row.metric if row.higher_is_better else f"{row.metric} (less is better)",
-            f"{row.n:,}",
-            show(row.value),
-            f"{show(row.low)} to {show(row.high)}",
-            f"{show(row.untrained_value)} {_tick(row.beats_untrained)}",
-            f"{show(row.baselines.get(row.trivial or ''))} {_tick(row.beats_trivial)}",
-            f"{show(row.baseline_value)} {_tick(row.beats_best)}",
-            row.baseline or "",
-        ]
-        for row in results.rows
-    ]
-
-
-def _tick(beaten: bool | None) -> str:
-    return "" if beaten is None else ("✓" if beaten else "✗")
-
-
-def results_dict(results: Results) -> dict[str, Any]:
-    """Results as plain values for JSON."""
-    return dataclasses.asdict(results)

@@ -8,6 +8,7 @@ from typing import Any
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_write
 from launch.report_blocks import Facts, Page, Section, to_html, to_markdown
+from launch.report_curves import curves_section
 from launch.report_data import RunFiles, read_run
 from launch.report_models import (
     examples_section,
@@ -54,6 +55,7 @@ def build_page(files: RunFiles) -> Page:
     sections = [
         *([Section("At a glance", [Facts(facts)])] if facts else []),
         results_section(files),
+        curves_section(files),
         training_section(files),
         examples_section(files),
         models_section(files),

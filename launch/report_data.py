@@ -30,6 +30,8 @@ class RunFiles:
     """Runs below this one, such as a LoRA adapter on top: config and lines of metrics.jsonl."""
     results: Mapping[str, Results]
     """File name without ending -> evaluation/results*.json."""
+    curves: Mapping[str, Results]
+    """File name without ending -> evaluation/curve-*.json."""
     examples: Sequence[Json]
     students: Mapping[str, Json]
     exports: Mapping[str, Json]
@@ -128,11 +130,8 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
             path.parent.name: (reader.yaml(path.parent / "config.yaml"), reader.lines(path))
             for path in sorted(run_dir.glob("*/metrics.jsonl"))
         },
-        results={
-            path.stem: content
-            for path in sorted((run_dir / "evaluation").glob("results*.json"))
-            if (content := reader.results(path))
-        },
+        results=_results(reader, run_dir, "results*.json"),
+        curves=_results(reader, run_dir, "curve-*.json"),
         examples=[example for example in examples if isinstance(example, dict)],
         students=_named(reader, run_dir, "students/*/metrics.json"),
         exports=_named(reader, run_dir, "**/exports/*/proof.json"),
@@ -148,6 +147,14 @@ def read_run(run_dir: Path, audit_file: Path | None = None) -> RunFiles:
     reader.missing(files.students, "student", f"`brewhouse distill {run} --student sasrec`")
     reader.missing(files.exports, "export", f"`brewhouse export {run} --to merged`")
     return files
+
+
+def _results(reader: _Reader, run_dir: Path, pattern: str) -> dict[str, Results]:
+    return {
+        path.stem: content
+        for path in sorted((run_dir / "evaluation").glob(pattern))
+        if (content := reader.results(path))
+    }
 
 
 def _named(reader: _Reader, run_dir: Path, pattern: str) -> dict[str, Json]:

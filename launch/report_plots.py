@@ -71,6 +71,24 @@ class ForestRow:
     best_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class MetricCurve:
+    """A task's metric at several values of x; NaN where it is undefined."""
+
+    title: str
+    metric: str
+    x_label: str
+    scale: str
+    """`linear`, `log` or `names`"""
+    xs: Sequence[float]
+    names: Sequence[str]
+    """of the values of x; empty: they are numbers"""
+    values: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+    baselines: Sequence[float]
+
+
 def smooth(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """Weighted moving average over about a tenth of the curve, centred; nothing is shifted."""
     value_S = np.asarray(values, dtype=np.float64)
@@ -154,6 +172,41 @@ def forest_picture(title: str, caption: str, rows: Sequence[ForestRow]) -> Pictu
     values = "; ".join(f"{row.label} {row.value:.3f}".replace("\n", " ") for row in rows)
     size = (FOREST_WIDTH, 0.95 + 0.42 * len(rows))
     return _picture(title, f"{values}.", size, draw)
+
+
+def curve_picture(curve: MetricCurve) -> Picture:
+    """A metric over x: the model with the interval over users as a band, the best baseline."""
+    # A log axis has no zero: counts stand at log(1 + x), with their own values as ticks.
+    logarithmic = curve.scale == "log"
+    x_P = np.asarray(curve.xs, dtype=np.float64)
+    at_P = np.log1p(x_P) if logarithmic else np.arange(len(x_P)) if curve.names else x_P
+
+    def draw(axes: Axes, ink: Ink) -> None:
+        axes.fill_between(at_P, curve.lows, curve.highs, color=ink.raw, alpha=0.6, linewidth=0)
+        axes.plot(at_P, curve.values, "o-", color=ink.model, markersize=4, linewidth=1.6)
+        if np.isfinite(curve.baselines).any():
+            axes.plot(
+                at_P, curve.baselines, "D--", color=ink.baseline, markersize=4, linewidth=1.0,
+                fillstyle="none",
+            )  # fmt: skip
+        labels = curve.names or [f"{x:g}" for x in curve.xs]
+        if logarithmic or curve.names:
+            turn = 30 if curve.names else 0
+            axes.set_xticks(at_P, labels, rotation=turn, ha="right" if turn else "center")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set_xlabel(curve.x_label)
+        axes.set_ylabel(curve.metric)
+        axes.margins(x=0.03)
+
+    points = "; ".join(
+        f"{name} {value:.3f}"
+        for name, value in zip(
+            curve.names or [f"{x:g}" for x in curve.xs], curve.values, strict=True
+        )
+    )
+    alt = f"{curve.metric} of {curve.title} by {curve.x_label}: {points}."
+    return _picture(curve.title, alt, PANEL_INCHES, draw)
 
 
 def _picture(

@@ -189,8 +189,9 @@ def _comparison(name: str, main: Results, other: Results) -> Table:
 
 def _how(results: Results) -> Paragraph:
     bootstrap = ", ".join(f"{key} {value}" for key, value in results.bootstrap.items())
+    decoding = ", ".join(f"{key}: {value}" for key, value in results.decoding.items())
     return Paragraph(
-        f"How: phase {results.phase}, {results.phrasing} phrasings; {results.decoding}; split "
+        f"How: phase {results.phase}, {results.phrasing} phrasings; {decoding}; split "
         f"`{results.split_hash}`; seed {results.seed}; bootstrap {bootstrap}; weights "
         f"`{results.model_hash[:16]}`.",
         tone="quiet",

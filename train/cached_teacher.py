@@ -20,7 +20,7 @@ from modeling.distillation import (
     importance_weights,
     listwise_kl,
 )
-from modeling.students import SASRec
+from modeling.students import Student
 from train.sequences import SequenceData, pad_left
 from train.students import StudentConfig
 from train.teacher_cache import TeacherCache, TeacherCacheConfig
@@ -100,7 +100,7 @@ class CachedTeacher:
         self._score_BS = teacher_scores(cache, data, config.calibration)
         self._n_items = data.n_items
 
-    def loss(self, student: SASRec, step: int) -> torch.Tensor:
+    def loss(self, student: Student, step: int) -> torch.Tensor:
         """Weighted distillation loss on the moments of this step."""
         generator = np.random.Generator(
             np.random.Philox(key=[self.config.student.seed, (1 << 32) + step])
@@ -121,7 +121,7 @@ class CachedTeacher:
 
     def _dllm2rec(
         self,
-        student: SASRec,
+        student: Student,
         history_BL: torch.Tensor,
         slate_BS: torch.Tensor,
         score_BS: torch.Tensor,

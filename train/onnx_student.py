@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modeling.students import SASRec
+from modeling.students import Student
 from train.proof import ExportError
 
 OPSET = 18
@@ -19,7 +19,7 @@ OPSET = 18
 class _Scores(nn.Module):
     """Items in, scores out: `forward` is what ONNX traces."""
 
-    def __init__(self, student: SASRec) -> None:
+    def __init__(self, student: Student) -> None:
         super().__init__()
         self.student = student
 
@@ -27,7 +27,7 @@ class _Scores(nn.Module):
         return self.student.item_scores(items)
 
 
-def write_onnx(student: SASRec, path: Path) -> None:
+def write_onnx(student: Student, path: Path) -> None:
     """Write one file, weights inside: input `items` int64 [batch, length], output `scores`.
 
     Raises:

@@ -5,6 +5,7 @@ Shapes: E events (grouped by user, oldest first), U users, N items, B targets, L
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -143,6 +144,36 @@ def _targets(
         item_B=np.asarray(item_E, dtype=np.int32)[rows],
         n_without_history=int(wanted_E.sum()) - len(rows),
     )
+
+
+def training_windows(
+    data: SequenceData, max_length: int, batch_size: int, generator: np.random.Generator
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Windows of one epoch as (inputs, targets) `[B, L]`: every TRAIN event is a target once.
+
+    Every sequence is cut from a random phase, so that an event meets every position over the
+    epochs. Its first event is predicted from padding alone: that is what an empty history is.
+    """
+    L, padding = max_length, data.n_items
+    windows: list[tuple[int, int, int]] = []  # first event of the sequence, first target, stop
+    for first, stop in zip(data.train_offsets_U1[:-1], data.train_offsets_U1[1:], strict=True):
+        if first == stop:
+            continue
+        ends = np.arange(first + int(generator.integers(1, L + 1)), stop, L)
+        bounds = [int(first), *ends.tolist(), int(stop)]
+        windows += [(int(first), start, end) for start, end in pairwise(bounds)]
+    order = generator.permutation(len(windows))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        inputs_BL = np.full((len(rows), L), padding, dtype=np.int64)
+        targets_BL = np.full((len(rows), L), padding, dtype=np.int64)
+        for row, index in enumerate(rows):
+            first, begin, end = windows[index]
+            targets_BL[row, L - (end - begin) :] = data.train_item_E[begin:end]
+            # Inputs reach back before the window as far as the row is wide.
+            known = data.train_item_E[max(first, end - 1 - L) : end - 1]
+            inputs_BL[row, L - len(known) :] = known
+        yield inputs_BL, targets_BL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,30 +1,35 @@
 """Fit a sequence student on the TRAIN events of a store, with or without a teacher.
 
-Shapes: B windows or histories, L positions, M supervised positions, N items, R sampled negatives.
+Shapes: B windows or histories, L positions, M supervised positions, N items, R negatives of each.
 """
 
 import copy
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, save_file
 
-from modeling.students import SASRec, SASRecShape
+from modeling.students import Student, StudentShape, find_student
+from modeling.students.losses import binary_cross_entropy, cross_entropy
 from train.progress import NoProgress, ProgressView
-from train.sequences import NextItemTargets, SequenceData, pad_left, rank_targets
+from train.sequences import (
+    NextItemTargets,
+    SequenceData,
+    pad_left,
+    rank_targets,
+    training_windows,
+)
 
 __all__ = [
     "EpochRecord",
@@ -45,14 +50,16 @@ SELECTION_TARGETS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
 class StudentConfig:
-    """How a SASRec student is built and fitted."""
+    """How a student is built and fitted."""
 
+    architecture: str = "sasrec"
+    """Which student: `sasrec`, `gru4rec`, or one that a plugin registers."""
     hidden_size: int = Field(default=64, ge=1)
     """Width of item vectors and layers."""
     n_layers: int = Field(default=2, ge=1)
-    """Attention blocks."""
+    """Attention blocks, or recurrent layers."""
     n_heads: int = Field(default=2, ge=1)
-    """Attention heads; divides `hidden_size`."""
+    """Attention heads; divides `hidden_size`. GRU4Rec has none."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of activations dropped while training."""
     max_length: int = Field(default=50, ge=1)
@@ -76,9 +83,9 @@ class StudentConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to fit; `auto` takes a GPU if there is one."""
 
-    def shape(self, n_items: int, teacher_width: int = 0) -> SASRecShape:
+    def shape(self, n_items: int, teacher_width: int = 0) -> StudentShape:
         """The tensor sizes for a catalog of `n_items`."""
-        return SASRecShape(
+        return StudentShape(
             n_items=n_items,
             hidden_size=self.hidden_size,
             n_layers=self.n_layers,
@@ -97,7 +104,7 @@ class Teacher(Protocol):
     def item_vectors(self) -> npt.NDArray[np.float32] | None:
         """Frozen vectors `[n_items, width]` for the student's input, or None."""
 
-    def loss(self, student: SASRec, step: int) -> torch.Tensor:
+    def loss(self, student: Student, step: int) -> torch.Tensor:
         """Weighted distillation loss of one step; a pure function of weights and `step`."""
 
 
@@ -123,7 +130,7 @@ class EpochRecord:
 class FittedStudent:
     """A student in evaluation mode and how it came about."""
 
-    model: SASRec
+    model: Student
     config: StudentConfig
     epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
@@ -154,7 +161,7 @@ class FittedStudent:
         state = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE)
         card = {
-            "kind": "sasrec",
+            "kind": self.model.name,
             "schema_version": 1,
             "shape": asdict(self.model.shape),
             "config": asdict(self.config),
@@ -170,7 +177,7 @@ class FittedStudent:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: if the folder holds no student.
+            ValueError: if the folder holds no student, or one of an unknown kind.
         """
         path = folder / CARD_FILE
         if not path.is_file():
@@ -179,7 +186,7 @@ class FittedStudent:
                 f"`brewhouse distill RUN`"
             )
         card = json.loads(path.read_text(encoding="utf-8"))
-        model = SASRec(SASRecShape(**card["shape"]))
+        model = find_student(card["kind"])(StudentShape(**card["shape"]))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return cls(
             model=model.eval(),
@@ -196,7 +203,7 @@ def fit_student(
     teacher: Teacher | None = None,
     progress: ProgressView | None = None,
 ) -> FittedStudent:
-    """Fit a SASRec on all TRAIN events and keep the epoch that validates best.
+    """Fit a student on all TRAIN events and keep the epoch that validates best.
 
     The same data, config, teacher and number of threads give the same student on a CPU.
 
@@ -205,6 +212,9 @@ def fit_student(
         config: sizes and schedule.
         teacher: adds its loss to every step and its item vectors, if any, to the input.
         progress: told after every step.
+
+    Raises:
+        ValueError: no student has the architecture's name, or it cannot have these sizes.
     """
     # Initial weights and dropout draw from torch's global generator: lend it, then restore it.
     with torch.random.fork_rng():
@@ -228,7 +238,7 @@ class _Fit:
         vectors = None if teacher is None else teacher.item_vectors
         shape = config.shape(data.n_items, 0 if vectors is None else vectors.shape[1])
         table = None if vectors is None else torch.from_numpy(vectors)
-        self.model = SASRec(shape, table).to(self.device)
+        self.model = find_student(config.architecture)(shape, table).to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.judged = data.validation.sample(SELECTION_TARGETS, config.seed)
         self.step = 0
@@ -264,7 +274,10 @@ class _Fit:
         self.model.train()
         sums, n_steps = np.zeros(2), 0
         best = "" if best_ndcg < 0 else f", best validation NDCG@10 {best_ndcg:.4f}"
-        for inputs_BL, targets_BL in training_windows(self.data, self.config, generator):
+        windows = training_windows(
+            self.data, self.config.max_length, self.config.batch_size, generator
+        )
+        for inputs_BL, targets_BL in windows:
             sums += self._train_step(inputs_BL, targets_BL, generator)
             n_steps += 1
             self.progress.advance(note=f"epoch {epoch}{best}")
@@ -288,11 +301,14 @@ class _Fit:
     ) -> npt.NDArray[np.float64]:
         inputs, targets = (torch.from_numpy(x).to(self.device) for x in (inputs_BL, targets_BL))
         if self.config.loss == "cross_entropy":
-            loss = _cross_entropy(self.model, inputs, targets)
+            loss = cross_entropy(self.model, inputs, targets)
         else:
-            loss = _binary_cross_entropy(
-                self.model, inputs, targets, self.config.negatives, generator
+            n_targets = int((targets_BL != self.data.n_items).sum())
+            drawn_MR = generator.integers(
+                0, self.data.n_items, size=(n_targets, self.config.negatives)
             )
+            negatives = torch.from_numpy(drawn_MR).to(self.device)
+            loss = binary_cross_entropy(self.model, inputs, targets, negatives)
         teacher_loss = loss.new_zeros(())
         if self.teacher is not None:
             teacher_loss = self.teacher.loss(self.model, self.step)
@@ -317,79 +333,11 @@ def most_steps(data: SequenceData, config: StudentConfig) -> int:
     return config.epochs * int(-(-windows // config.batch_size))
 
 
-def training_windows(
-    data: SequenceData, config: StudentConfig, generator: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Windows of one epoch as (inputs, targets) `[B, L]`: every TRAIN event is a target once.
-
-    Every sequence is cut from a random phase, so that an event meets every position over the
-    epochs. Its first event is predicted from padding alone: that is what an empty history is.
-    """
-    L, padding = config.max_length, data.n_items
-    windows: list[tuple[int, int, int]] = []  # first event of the sequence, first target, stop
-    for first, stop in zip(data.train_offsets_U1[:-1], data.train_offsets_U1[1:], strict=True):
-        if first == stop:
-            continue
-        ends = np.arange(first + int(generator.integers(1, L + 1)), stop, L)
-        bounds = [int(first), *ends.tolist(), int(stop)]
-        windows += [(int(first), start, end) for start, end in pairwise(bounds)]
-    order = generator.permutation(len(windows))
-    for start in range(0, len(order), config.batch_size):
-        rows = order[start : start + config.batch_size]
-        inputs_BL = np.full((len(rows), L), padding, dtype=np.int64)
-        targets_BL = np.full((len(rows), L), padding, dtype=np.int64)
-        for row, index in enumerate(rows):
-            first, begin, end = windows[index]
-            targets_BL[row, L - (end - begin) :] = data.train_item_E[begin:end]
-            # Inputs reach back before the window as far as the row is wide.
-            known = data.train_item_E[max(first, end - 1 - L) : end - 1]
-            inputs_BL[row, L - len(known) :] = known
-        yield inputs_BL, targets_BL
-
-
-def _cross_entropy(
-    model: SASRec, inputs_BL: torch.Tensor, targets_BL: torch.Tensor
-) -> torch.Tensor:
-    wanted_BL = targets_BL != model.padding_item
-    hidden_MD = model(inputs_BL)[wanted_BL]
-    # The same as F.cross_entropy, whose backward fills the whole [M, N] twice more.
-    of_target_M = (hidden_MD * model.items(targets_BL[wanted_BL])).sum(-1)
-    loss: torch.Tensor = (hidden_MD @ model.output_vectors().T).logsumexp(-1) - of_target_M
-    return loss.mean()
-
-
-def _binary_cross_entropy(
-    model: SASRec,
-    inputs_BL: torch.Tensor,
-    targets_BL: torch.Tensor,
-    n_negatives: int,
-    generator: np.random.Generator,
-) -> torch.Tensor:
-    wanted_BL = targets_BL != model.padding_item
-    hidden_MD = model(inputs_BL)[wanted_BL]
-    target_M = targets_BL[wanted_BL]
-    drawn = generator.integers(0, model.shape.n_items, size=(len(target_M), n_negatives))
-    negative_MR = torch.from_numpy(drawn).to(target_M.device)
-    positive_M = (hidden_MD * model.items(target_M)).sum(-1)
-    against_MR = torch.einsum("md,mrd->mr", hidden_MD, model.items(negative_MR))
-    # A negative that is an item of the same window is none.
-    rows_M = wanted_BL.nonzero()[:, 0]
-    window_ML = targets_BL[rows_M]
-    valid_MR = (negative_MR[:, :, None] != window_ML[:, None, :]).all(-1)
-    negative_loss = (F.softplus(against_MR) * valid_MR).sum() / valid_MR.sum().clamp(min=1)
-    return F.softplus(-positive_M).mean() + negative_loss
-
-
 def _judge(
-    model: SASRec, config: StudentConfig, data: SequenceData, targets: NextItemTargets
+    model: Student, config: StudentConfig, data: SequenceData, targets: NextItemTargets
 ) -> tuple[float, float] | None:
     """NDCG@10 and HR@10 on the targets; None without any."""
     if not len(targets):
         return None
     ranks = rank_targets(FittedStudent(model=model, config=config).item_scores, data, targets)
     return float(ranks.ndcg(10).mean()), float(ranks.hits(10).mean())
-
-
-def with_seed(config: StudentConfig, seed: int) -> StudentConfig:
-    """The same student from another seed."""
-    return replace(config, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from launch.console import err, out, print_json, say, say_next
+from launch.console import err, out, print_json, print_table, say, say_next
 from launch.opening import cache_dir, compile_corpus, open_mixture, split_config
 
 if TYPE_CHECKING:
     from data_pipeline.corpus import Corpus
+    from data_pipeline.sources import Source
 
 app = typer.Typer(
     help="From logs to a token store: fetch or import, audit, build, preview.",
@@ -31,6 +33,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
+_SHOWN_VARIANTS = 5
 
 
 @contextmanager
@@ -52,14 +55,59 @@ def download_progress() -> Iterator[Callable[[int, int | None], None]]:
         yield show
 
 
+@app.command("list", epilog="Example: `brewhouse data list`")
+def list_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show only this dataset, with all its variants.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the public datasets that `fetch` knows: name, variants, licence, homepage."""
+    from data_pipeline import sources
+
+    found = sources.every() if name is None else [sources.find(name)]
+    if as_json:
+        keys = ("name", "variants", "licence", "homepage")
+        print_json({"datasets": [{key: getattr(one, key) for key in keys} for one in found]})
+        return
+    print_table(
+        ("name", "variants", "licence", "homepage"),
+        (
+            (one.name, _variants(one, whole=name is not None), _terms(one), one.homepage)
+            for one in found
+        ),
+        fold=("variants", "licence", "homepage"),
+    )
+    example = found[0] if name is not None else sources.find("movielens-100k")
+    variant = next((f":{one}" for one in example.variants[:1] if one), "")
+    say_next(f"brewhouse data fetch {example.name}{variant}")
+
+
+def _terms(source: Source) -> str:
+    """The licence without its address: the column beside names one."""
+    return re.sub(r" \([^()]*\)$", "", source.licence)
+
+
+def _variants(source: Source, *, whole: bool) -> str:
+    named = [variant for variant in source.variants if variant]
+    shown = named if whole else named[:_SHOWN_VARIANTS]
+    more = f" and {len(named) - len(shown)} more" if len(shown) < len(named) else ""
+    return ", ".join(shown) + more
+
+
 @app.command(
     "fetch",
     epilog="Example: `brewhouse data fetch movielens-100k --out data/movielens-100k`",
 )
 def fetch_command(
-    name: Annotated[str, typer.Argument(help="A public dataset, such as movielens-100k.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[:VARIANT]", help="A public dataset; see `brewhouse data list`."
+        ),
+    ],
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write. Default: data/NAME.")
+        Path | None, typer.Option("--out", help="Folder to write. Default: data/NAME[-VARIANT].")
     ] = None,
     from_dir: Annotated[
         Path | None,
@@ -68,10 +116,10 @@ def fetch_command(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a public dataset into a corpus; its checksums are verified."""
+    """Fetch a public dataset into a corpus; checksums and counts are verified."""
     from data_pipeline.sources import fetch_corpus
 
-    folder = out_dir or Path("data") / name
+    folder = out_dir or Path("data") / name.replace(":", "-")
     with download_progress() as progress:
         corpus = fetch_corpus(
             name,
@@ -80,8 +128,15 @@ def fetch_command(
             from_dir=from_dir,
             overwrite=overwrite,
             progress=progress,
+            notice=_show_licence,
         )
     _tell_corpus(corpus, as_json=as_json)
+
+
+def _show_licence(source: Source) -> None:
+    """What may be done with data that this machine is about to get for the first time."""
+    err.print(f"{source.name}, {source.homepage}", markup=False, soft_wrap=True)
+    err.print(f"Licence: {source.licence}", markup=False, soft_wrap=True)
 
 
 @app.command(

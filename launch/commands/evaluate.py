@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launch.console import out, print_json, print_table, say, say_next
 
+if TYPE_CHECKING:
+    from train.evaluation.results import Results
+
 EPILOG = (
     "Example: `brewhouse eval runs/quickstart`\n\n"
-    "With instructions that training never saw: `brewhouse eval RUN --phrasing held_out`"
+    "With instructions that training never saw: `brewhouse eval RUN --phrasing held_out`\n\n"
+    "Two runs on the same targets: `brewhouse eval RUN --against OTHER`\n\n"
+    "A curve: `brewhouse eval RUN --curve shots --task like`"
 )
 
 
@@ -54,6 +61,25 @@ def eval_command(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Fit and score the baselines.")
     ] = True,
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--curve",
+            help="Measure a curve instead: shots, context, cold_users, cold_items, months or "
+            "phrasing; repeatable.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="Compare with another evaluation of the same targets; both must have been run.",
+        ),
+    ] = None,
+    baseline_trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Settings that each sequence baseline tries on validation."),
+    ] = None,
     num_procs: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: every GPU, else two.")
     ] = None,
@@ -61,36 +87,86 @@ def eval_command(
 ) -> None:
     """Score a model and its baselines on the same targets, and say what it beats.
 
-    Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings).
+    Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings), with every
+    prediction beside it; curve-NAME.json for a curve; against-NAME.json for a comparison.
     """
-    from launch.evaluating import COLUMNS, evaluate_run, results_dict, table_rows
-    from train.evaluation.results import summary_lines
+    from launch.evaluating import evaluate_run
 
+    if against is not None:
+        if curve:
+            raise typer.BadParameter("--against compares results; it has no curves")
+        _compare(run_dir, against, phrasing.value, as_json=as_json)
+        return
     arguments = ["--phase", phase.value, "--phrasing", phrasing.value]
     for name in task or ():
         arguments += ["--task", name]
     for option, value in (
         ("--max-targets", max_targets),
         ("--max-title-targets", max_title_targets),
+        ("--baseline-trials", baseline_trials),
     ):
         if value is not None:
             arguments += [option, str(value)]
     if not baselines:
         arguments.append("--no-baselines")
-    results = evaluate_run(
-        run_dir, arguments, phrasing=phrasing.value, stores=store or (), num_procs=num_procs
+    found = evaluate_run(
+        run_dir,
+        arguments,
+        phrasing=phrasing.value,
+        curves=curve or (),
+        stores=store or (),
+        num_procs=num_procs,
     )
+    if curve:
+        _tell_curves(found, run_dir, as_json=as_json)
+    else:
+        _tell(found[0], run_dir, as_json=as_json)
+
+
+def _tell(results: Results, run_dir: Path, *, as_json: bool) -> None:
+    from launch.eval_tables import COLUMNS, shown, table_rows
+    from train.evaluation.results import summary_lines
+
     if as_json:
-        print_json(results_dict(results))
+        print_json(dataclasses.asdict(results))
         return
-    print_table(
-        COLUMNS,
-        table_rows(results),
-        right=("n", "model", "untrained", "trivial", "best"),
-        fold=("task", "metric", "best baseline"),
-    )
+    fold = ("task", "metric", "best baseline")
+    print_table(COLUMNS, table_rows(results), right=shown(COLUMNS), fold=fold)
     say("✓ the model is better beyond the paired 95% interval, ✗ it is not")
     say("")
     for line in summary_lines(results):
         out.print(line, markup=False, soft_wrap=True)
     say_next(f"brewhouse report {run_dir}", f"brewhouse distill {run_dir} --student sasrec")
+
+
+def _tell_curves(curves: Sequence[Results], run_dir: Path, *, as_json: bool) -> None:
+    from launch.eval_tables import CURVE_COLUMNS, curve_lines, curve_rows, shown
+
+    if as_json:
+        print_json({"curves": [dataclasses.asdict(results) for results in curves]})
+        return
+    for results in curves:
+        assert results.curve is not None, "a curve"
+        say(f"{results.curve.name}: x is {results.curve.x_label}")
+        right, fold = shown(CURVE_COLUMNS), ("task", "metric", "best baseline")
+        print_table(CURVE_COLUMNS, curve_rows(results), right=right, fold=fold)
+        for line in curve_lines(results):
+            out.print(line, markup=False, soft_wrap=True)
+        say("")
+    say_next(f"brewhouse report {run_dir}")
+
+
+def _compare(run_dir: Path, against: Path, phrasing: str, *, as_json: bool) -> None:
+    from launch.eval_tables import AGAINST_COLUMNS, against_lines, against_rows, shown
+    from launch.evaluating import compare_runs
+
+    comparison, file = compare_runs(run_dir, against, phrasing=phrasing)
+    if as_json:
+        print_json(dataclasses.asdict(comparison))
+        return
+    right, fold = shown(AGAINST_COLUMNS), ("task", "metric", "verdict")
+    print_table(AGAINST_COLUMNS, against_rows(comparison), right=right, fold=fold)
+    for line in against_lines(comparison):
+        out.print(line, markup=False, soft_wrap=True)
+    say(f"Written to {file}")
+    say_next(f"brewhouse report {run_dir}")

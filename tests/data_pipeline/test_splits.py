@@ -1,17 +1,32 @@
-"""Splits: nothing learned from is newer than what is asked about, and every event has one phase."""
+"""Splits: nothing learned from is newer than what is asked about, and every row has one phase."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tiny_corpus import make_corpus
+from tiny_rich import make_rich_corpus
 
+from data_pipeline.corpus import Corpus, write_corpus
+from data_pipeline.corpus_checks import codes_of, milliseconds
 from data_pipeline.errors import DataError
-from data_pipeline.splits import MS_PER_DAY, Phase, SplitConfig, split_events
+from data_pipeline.splits import (
+    MS_PER_DAY,
+    Phase,
+    SplitConfig,
+    phases_by_id,
+    split_corpus,
+    split_events,
+    split_queries,
+    split_rows,
+)
 
 Events = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -147,6 +162,8 @@ def test_hash_is_of_the_phases_too() -> None:
     [
         ({"validation_share": 0.6, "test_share": 0.5}, "nothing to train on"),
         ({"method": "leave_last", "gap_days": 1.0}, "gap_days=1.0 has no meaning"),
+        ({"method": "by_user", "gap_days": 1.0}, "has no meaning with method=by_user"),
+        ({"gap_days": "month"}, "'auto'"),
         ({"method": "random"}, "global_time"),
         ({"gap_days": -1}, "greater than or equal to 0"),
         ({"test_shares": 0.1}, "test_shares"),
@@ -155,3 +172,215 @@ def test_hash_is_of_the_phases_too() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SplitConfig(**settings)
+
+
+# --- the gap of its own accord -------------------------------------------------------------------
+
+
+def test_a_month_is_left_out_where_the_data_span_two_years() -> None:
+    def gap(days: range, **settings: Any) -> float:
+        return float(by_time(list(days), **settings)[1]["gap_days"])
+
+    assert gap(range(730)) == 0  # one day short of two years
+    assert gap(range(731)) == 30
+    assert gap(range(214)) == 0  # MovieLens-100K spans seven months
+    assert gap(range(731), gap_days=0) == 0
+    assert gap(range(731), gap_days=7) == 7
+    # A month before the end would leave less than a month of VALIDATION.
+    assert gap(range(731), validation_share=0.05) == 0
+    assert gap(range(731), validation_share=0) == 0
+
+
+def test_the_card_has_the_gap_that_was_found() -> None:
+    found, given = by_time(list(range(800))), by_time(list(range(800)), gap_days=30)
+    assert found == given
+
+
+# --- by user -------------------------------------------------------------------------------------
+
+
+def ids(n: int, start: int = 0) -> pa.ChunkedArray:
+    names = [f"user {row} ключ" for row in range(start, start + n)]
+    return pa.chunked_array([names[: n // 3], names[n // 3 :]], pa.string())
+
+
+def test_ids_fall_into_phases_by_their_shares() -> None:
+    counts = np.bincount(phases_by_id(ids(20_000), 0.2, 0.1)) / 20_000
+    assert counts == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+
+
+def test_the_phase_of_an_id_is_its_own() -> None:
+    """Neither other ids, nor their order, nor a larger VALIDATION moves an id out of TEST."""
+    phase = phases_by_id(ids(900), 0.2, 0.1)
+    assert phases_by_id(ids(400, start=500), 0.2, 0.1).tolist() == phase[500:].tolist()
+    wider = phases_by_id(ids(900), 0.5, 0.1)
+    assert ((wider == Phase.TEST) == (phase == Phase.TEST)).all()
+    known = phases_by_id(pa.chunked_array([["a", "b", "c"]]), 0.3, 0.3)
+    assert known.tolist() == [2, 1, 2]  # the same on every machine
+
+
+@settings(max_examples=100, deadline=None)
+@given(events(), st.floats(0, 0.45), st.floats(0, 0.45))
+def test_by_user_keeps_every_user_in_one_phase(
+    data: Events, validation_share: float, test_share: float
+) -> None:
+    offsets, time = data
+    config = SplitConfig(method="by_user", validation_share=validation_share, test_share=test_share)
+    names = pa.chunked_array([[str(user) for user in range(len(offsets) - 1)]])
+    try:
+        split = split_events(offsets, time, config, user_ids=names, has_times=False)
+    except DataError:
+        return  # refused: some phase would be empty
+    for start, stop in pairwise(offsets):
+        assert len(set(split.phase_E[start:stop].tolist())) <= 1
+    assert split.card["method"] == "by_user"
+    assert (split.card["train_end"], split.card["gap_days"]) == (None, 0)
+
+
+def test_by_user_without_enough_users_is_refused() -> None:
+    offsets, time = np.array([0, 5]), np.zeros(5, np.int64)
+    with pytest.raises(DataError, match="the by_user split leaves no event") as caught:
+        split_events(offsets, time, SplitConfig(method="by_user"), user_ids=ids(1))
+    assert "more users" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("method", ["global_time", "leave_last"])
+def test_methods_that_need_times_say_so(method: Any, rich_untimed: Corpus) -> None:
+    with pytest.raises(DataError, match=f"so method {method} has nothing to go by") as caught:
+        split_corpus(rich_untimed, SplitConfig(method=method))
+    assert "by_user" in str(caught.value.remedy)
+
+
+def test_auto_goes_by_whether_there_are_times(rich_corpus: Corpus, rich_untimed: Corpus) -> None:
+    timed = split_corpus(rich_corpus, SplitConfig())
+    assert timed.hash == split_corpus(rich_corpus, SplitConfig(method="global_time")).hash
+    untimed = split_corpus(rich_untimed, SplitConfig())
+    assert untimed.hash == split_corpus(rich_untimed, SplitConfig(method="by_user")).hash
+    assert (timed.card["method"], untimed.card["method"]) == ("global_time", "by_user")
+
+
+# --- beside the events ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rich_untimed(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_rich_corpus(tmp_path_factory.mktemp("untimed") / "corpus", has_times=False)
+
+
+def of(corpus: Corpus, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """User rows and times of a table."""
+    users = codes_of(corpus.column(name, "user_id"), corpus.users["user_id"])
+    return users, milliseconds(corpus.column(name, "timestamp"))
+
+
+@pytest.mark.parametrize("name", ["searches", "tags"])
+def test_rows_fall_to_the_side_of_the_cut_on_which_their_time_lies(
+    rich_corpus: Corpus, name: str
+) -> None:
+    split = split_corpus(rich_corpus, SplitConfig(gap_days=3))
+    phase = getattr(split, name)
+    _, time = of(rich_corpus, name)
+    train_end, validation_end = split.card["train_end"], split.card["validation_end"]
+    gap = 3 * MS_PER_DAY
+    assert time[phase == Phase.TRAIN].max() < train_end - gap
+    assert train_end <= time[phase == Phase.VALIDATION].min()
+    assert time[phase == Phase.VALIDATION].max() < validation_end - gap
+    assert validation_end <= time[phase == Phase.TEST].min()
+    assert (phase == Phase.GAP).any()
+    if name == "tags":  # what has no time was always known
+        assert set(phase[time == -1]) == {Phase.TRAIN}
+
+
+@pytest.mark.parametrize("name", ["searches", "tags"])
+def test_rows_have_the_phase_of_their_user(rich_untimed: Corpus, name: str) -> None:
+    split = split_corpus(rich_untimed, SplitConfig())
+    phase = getattr(split, name)
+    user, _ = of(rich_untimed, name)
+    phase_U = phases_by_id(rich_untimed.users["user_id"], 0.1, 0.1)
+    assert len(set(phase_U.tolist())) == 3
+    expected = [int(phase_U[u]) if u >= 0 else 0 for u in user]
+    assert phase.tolist() == expected
+
+
+def test_leave_last_cuts_each_user_at_the_users_own_last_events(tmp_path: Path) -> None:
+    # Without a tie among each user's last events.
+    corpus = make_corpus(tmp_path / "corpus", events_per_user=38)
+    split = split_corpus(corpus, SplitConfig(method="leave_last"))
+    offsets, event_time = corpus.user_offsets_U1, corpus.time_E
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, len(offsets) - 1, 500).astype(np.int32)
+    last = event_time[offsets[user + 1] - 1]
+    time = last + rng.integers(-2 * MS_PER_DAY // 24, MS_PER_DAY // 24, 500)
+    time[:100] = last[:100]
+    found = split_rows(corpus, split, user, time)
+    before = event_time[offsets[user + 1] - 2]
+    assert found.tolist() == ((time >= before).astype(int) + (time >= last)).tolist()
+    assert set(found.tolist()) == {Phase.TRAIN, Phase.VALIDATION, Phase.TEST}
+    nobody = split_rows(corpus, split, np.array([-1], np.int32), last[:1] + MS_PER_DAY)
+    assert nobody.tolist() == [Phase.TRAIN]
+
+
+def queries(split: list[str | None], rows: list[int], n: int, **shares: float) -> list[int]:
+    names = pa.chunked_array([[f"q{row}" for row in range(n)]])
+    column = pa.chunked_array([pa.array(split, pa.string())])
+    config = SplitConfig(**shares)  # type: ignore[arg-type]
+    return split_queries(names, np.array(rows, np.int32), column, config).tolist()
+
+
+def test_queries_have_the_phase_that_was_published() -> None:
+    found = queries(["train", "test", "validation", "train"], [0, 1, 2, 3], 4)
+    assert found == [Phase.TRAIN, Phase.TEST, Phase.VALIDATION, Phase.TRAIN]
+
+
+def test_a_query_of_two_splits_is_in_the_later() -> None:
+    rows, split = [0, 0, 1, 1], ["test", "train", "train", "validation"]
+    assert queries(list(split), rows, 2) == [Phase.TEST, Phase.VALIDATION]
+
+
+def test_without_published_validation_a_share_of_train_is_it() -> None:
+    n = 2_000
+    split: list[str | None] = ["test" if row % 4 == 0 else "train" for row in range(n)]
+    found = np.array(queries(split, list(range(n)), n, validation_share=0.2, test_share=0.2))
+    assert (found[::4] == Phase.TEST).all()
+    assert (found == Phase.TEST).sum() == n // 4
+    assert (found == Phase.VALIDATION).sum() == pytest.approx(0.25 * 0.75 * n, rel=0.15)
+    whole = queries(split, list(range(n)), n, validation_share=0, test_share=0.2)
+    assert Phase.VALIDATION not in whole
+
+
+def test_queries_without_a_published_split_go_by_their_ids() -> None:
+    n = 3_000
+    found = np.array(queries([None] * n, list(range(n)), n, validation_share=0.2, test_share=0.1))
+    assert np.bincount(found) / n == pytest.approx([0.7, 0.2, 0.1], abs=0.03)
+    mixed: list[str | None] = ["train", *[None] * (n - 1)]
+    again = queries(mixed, list(range(n)), n, validation_share=0.2, test_share=0.1)
+    assert again[1:] == found[1:].tolist()
+
+
+def test_the_hash_is_of_everything_that_was_split(rich_corpus: Corpus) -> None:
+    events = split_events(rich_corpus.user_offsets_U1, rich_corpus.time_E, SplitConfig())
+    split = split_corpus(rich_corpus, SplitConfig())
+    assert split.phase_E.tolist() == events.phase_E.tolist()
+    assert split.hash != events.hash
+
+
+def test_corpora_of_events_alone_keep_their_hash(tiny_corpus: Corpus) -> None:
+    events = split_events(tiny_corpus.user_offsets_U1, tiny_corpus.time_E, SplitConfig())
+    split = split_corpus(tiny_corpus, SplitConfig())
+    assert split.hash == events.hash
+    assert (split.searches, split.tags, split.queries) == (None, None, None)
+
+
+def test_corpora_without_events_split_their_queries(tmp_path: Path, rich_corpus: Corpus) -> None:
+    corpus = write_corpus(
+        tmp_path / "corpus",
+        name="judged",
+        items=rich_corpus.items,
+        item_fields=rich_corpus.card.item_fields,
+        queries=rich_corpus.table("queries"),
+        judgements=rich_corpus.table("judgements"),
+    )
+    split = split_corpus(corpus, SplitConfig())
+    assert len(split.phase_E) == 0
+    assert split.queries is not None
+    assert len(split.queries) == len(corpus.table("queries"))  # type: ignore[arg-type]

@@ -125,6 +125,7 @@ def test_all_parts_are_there(markdown: str) -> None:
     assert titles == [
         "At a glance",
         "Results",
+        "Curves",
         "Training",
         "Prompts and scores",
         "Small models and exports",
@@ -150,6 +151,28 @@ def test_all_parts_are_there(markdown: str) -> None:
         "Evaluation `results-held_out`: test, held_out phrasings",
     ):
         assert text in markdown
+
+
+def test_a_curve_has_a_picture_per_task_and_its_numbers(html: str, markdown: str) -> None:
+    part = markdown.partition("## Curves")[2].partition("## Training")[0]
+    assert "events of the history (shots)" in part
+    assert "| phrasing | seen 1 | seen 2 | unseen 1 |" in part
+    for name in [task.name for task in all_tasks().values()][:2]:
+        line = next(x for x in part.splitlines() if x.startswith(f"| {name}, "))
+        assert len(re.findall(r"0\.\d{4}( ✓)? \(n 1,50\d", line)) in (3, 4)
+        assert f'alt="{all_tasks()[name].metric} of {name} by ' in html
+    assert "40% have x" in part
+    assert "Not measured at 1000: the model has 512 positions." in part
+
+
+def test_a_run_without_curves_says_how_to_measure_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=30, most_tasks=2)
+    for file in (run / "evaluation").glob("curve-*.json"):
+        file.unlink()
+    write_report(run)
+    assert f"No curve was measured: `brewhouse eval {run} --curve shots`" in (
+        run / "report.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_text_out_of_data_stays_text(html: str, markdown: str) -> None:

@@ -10,8 +10,18 @@ import numpy as np
 
 from data_pipeline.tasks import all_tasks
 from data_pipeline.tasks.base import Task
-from train.evaluation.metrics import find_metric
-from train.evaluation.results import CorpusResult, Range, Results, Row, Slice, to_json
+from train.evaluation.metrics import SAMPLED, find_metric
+from train.evaluation.results import (
+    DECODING,
+    SCHEMA_VERSION,
+    CorpusResult,
+    CurveCard,
+    Range,
+    Results,
+    Row,
+    Slice,
+    to_json,
+)
 
 HOSTILE = "<script>alert('x')</script> | ``` & <b>"
 """A title out of somebody's data: it must stay text in both forms of the report."""
@@ -40,6 +50,8 @@ def make_run(folder: Path, *, steps: int = 120, most_tasks: int | None = None) -
     _write(folder / "evaluation" / "results.json", to_json(trained))
     held_out = replace(trained, phrasing="held_out")
     _write(folder / "evaluation" / "results-held_out.json", to_json(held_out))
+    for name, made in curves(tasks, rng).items():
+        _write(folder / "evaluation" / f"curve-{name}.json", to_json(made))
     _write(folder / "evaluation" / "examples.json", examples())
     _write(folder / "students" / "sasrec" / "metrics.json", student())
     for name, passed in (("merged", True), ("onnx", False)):
@@ -139,13 +151,44 @@ def _row(task: Task, index: int, rng: np.random.Generator) -> Row:
         beats_trivial=index != 4,
         beats_best=not lost,
         label_mass=None if task.kind == "title" else 0.99,
-        secondary={"logloss": 0.6},
+        secondary={f"{SAMPLED if metric.name.startswith(SAMPLED) else ''}logloss": 0.6},
         users_with_one_class=0,
         slices=[
             Slice(name="0 to 5", n=200, users=20, value=value - 0.02, low=0.5, high=0.6),
             Slice(name="6 and more", n=1300, users=120, value=None, low=None, high=None),
         ],
+        level=metric.level,
+        sampled=metric.name.startswith(SAMPLED),
+        targets_hash=f"targets of {task.name}",
+        **(TITLE if task.kind == "title" else {}),
     )
+
+
+TITLE: dict[str, Any] = {"ranked_items": 1580.0, "excluded_items": 100.0, "invalid_rate": 0.0}
+
+
+def curves(tasks: list[Task], rng: np.random.Generator) -> dict[str, Results]:
+    """Curves over shots and over phrasings of the first two tasks."""
+    made = {}
+    for name, xs, x_names in (
+        ("shots", (0.0, 5.0, 20.0, 100.0), {}),
+        ("phrasing", (0.0, 1.0, 2.0), {"0": "seen 1", "1": "seen 2", "2": "unseen 1"}),
+    ):
+        rows = [
+            replace(_row(task, index, rng), x=x, reached=1.0 if x < 100 else 0.4, slices=[])
+            for index, task in enumerate(tasks[:2])
+            for x in xs
+        ]
+        card = CurveCard(
+            name=name,
+            x_label="events of the history (shots)" if name == "shots" else "phrasing",
+            scale="log" if name == "shots" else "names",
+            same_targets=True,
+            x_names=x_names,
+            left_out={"1000": "the model has 512 positions"} if name == "shots" else {},
+        )
+        made[name] = replace(results(rows), curve=card)
+    return made
 
 
 def results(rows: list[Row]) -> Results:
@@ -162,19 +205,20 @@ def results(rows: list[Row]) -> Results:
         targets_scored=27_000,
         skipped={"recommend": "its events carry no such action"},
         baseline_settings={},
+        catalog_items=1680,
     )
     return Results(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         model="quickstart/checkpoint-600",
         model_hash="f" * 64,
         untrained="the same config, not trained",
         phase="test",
         phrasing="trained",
-        decoding="likelihood, full catalog, history excluded",
+        decoding=DECODING,
         split_hash="cccc",
         seed=0,
         mixture_seed=0,
-        bootstrap={"resamples": 1000, "unit": "user"},
+        bootstrap={"resamples": 1000, "level": 0.95, "seed": 0, "unit": "user"},
         max_targets=1500,
         max_title_targets=200,
         world_size=2,

@@ -1,6 +1,7 @@
 """A small corpus with taste in it, made in the test."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,14 @@ def make_corpus(
 
     Users arrive over time, so that a split by time has both old and new ones in its last part.
     """
+    tables = tiny_tables(users=users, items=items, events_per_user=events_per_user, seed=seed)
+    return write_corpus(folder, **tables)
+
+
+def tiny_tables(
+    *, users: int = 120, items: int = 60, events_per_user: int = 40, seed: int = 7
+) -> dict[str, Any]:
+    """Arguments of `write_corpus`."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     genre = rng.integers(0, len(GENRES), items)
     second = rng.integers(0, len(GENRES), items)
@@ -63,15 +72,14 @@ def make_corpus(
             "value": pa.array(rows["value"], pa.float32()),
         }
     )
-    return write_corpus(
-        folder,
-        name="tiny",
-        item_noun="film",
-        source="made by the tests",
-        licence="CC0-1.0",
-        item_fields=(Field(name="year", kind="year"), Field(name="genres", kind="categories")),
-        user_fields=(Field(name="age", kind="number"), Field(name="gender", kind="category")),
-        items=catalogue,
-        users=people,
-        events=events,
-    )
+    return {
+        "name": "tiny",
+        "item_noun": "film",
+        "source": "made by the tests",
+        "licence": "CC0-1.0",
+        "item_fields": (Field(name="year", kind="year"), Field(name="genres", kind="categories")),
+        "user_fields": (Field(name="age", kind="number"), Field(name="gender", kind="category")),
+        "items": catalogue,
+        "users": people,
+        "events": events,
+    }

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from data_pipeline.splits import Phase
-from modeling.students import SASRec
-from train.sequences import SequenceData, rank_targets
-from train.students import FittedStudent, StudentConfig, fit_student, most_steps, training_windows
+from modeling.students import Student
+from train.sequences import SequenceData, rank_targets, training_windows
+from train.students import FittedStudent, StudentConfig, fit_student, most_steps
 
 N_ITEMS = 50  # far more than a history holds: leaving the history out must not give it away
 SMALL = StudentConfig(
@@ -33,12 +33,27 @@ def cycle(users: int = 100, n_items: int = N_ITEMS, length: int = 18) -> Sequenc
     )
 
 
-@pytest.mark.parametrize(("loss", "k"), [("cross_entropy", 1), ("binary_cross_entropy", 4)])
-def test_it_learns_a_deterministic_sequence(loss: str, k: int) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "loss", "k"),
+    [
+        ("sasrec", "cross_entropy", 1),
+        ("sasrec", "binary_cross_entropy", 4),
+        ("gru4rec", "cross_entropy", 1),
+    ],
+)
+def test_it_learns_a_deterministic_sequence(architecture: str, loss: str, k: int) -> None:
     # Sampled negatives leave out the user's own items, as in the paper: they cannot tell the next
     # item from the ones that follow it soon.
     data = cycle()
-    config = replace(SMALL, loss=loss, negatives=8, patience=20, epochs=60, learning_rate=0.01)
+    config = replace(
+        SMALL,
+        architecture=architecture,
+        loss=loss,
+        negatives=8,
+        patience=20,
+        epochs=60,
+        learning_rate=0.01,
+    )
     student = fit_student(data, config)
     ranks = rank_targets(student.item_scores, data, data.test, exclude_history=False)
     assert ranks.hits(k).mean() > 0.95
@@ -72,7 +87,9 @@ def test_every_training_event_is_a_target_exactly_once_per_epoch(epoch: int) -> 
     data = cycle(users=7, length=19)
     generator = np.random.Generator(np.random.Philox(key=[0, epoch]))
     seen = []
-    for inputs_BL, targets_BL in training_windows(data, SMALL, generator):
+    for inputs_BL, targets_BL in training_windows(
+        data, SMALL.max_length, SMALL.batch_size, generator
+    ):
         for inputs, targets in zip(inputs_BL.tolist(), targets_BL.tolist(), strict=True):
             wanted = [item for item in targets if item != data.n_items]
             seen += wanted
@@ -92,7 +109,7 @@ class _Pull:
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def loss(self, student: SASRec, step: int) -> torch.Tensor:
+    def loss(self, student: Student, step: int) -> torch.Tensor:
         self.steps.append(step)
         scores_1N = student.item_scores(torch.tensor([[1, 2]]))
         return -5.0 * torch.log_softmax(scores_1N, -1)[0, 3]
@@ -121,13 +138,15 @@ def test_scores_take_histories_of_any_length_one_by_one_or_together() -> None:
     assert student.item_scores([]).shape == (0, N_ITEMS)
 
 
-def test_saved_and_loaded_it_gives_the_same_scores(tmp_path: Path) -> None:
-    student = fit_student(cycle(), replace(SMALL, epochs=1))
+@pytest.mark.parametrize("architecture", ["sasrec", "gru4rec"])
+def test_saved_and_loaded_it_gives_the_same_scores(tmp_path: Path, architecture: str) -> None:
+    student = fit_student(cycle(), replace(SMALL, architecture=architecture, epochs=1))
     student.save(tmp_path, store_fingerprint="abc")
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
     again = FittedStudent.load(tmp_path)
     history = [np.array([1, 2, 3])]
     np.testing.assert_array_equal(again.item_scores(history), student.item_scores(history))
+    assert again.model.name == architecture
     assert again.config == student.config
     assert again.epochs == student.epochs
     with pytest.raises(ValueError, match=r"holds no student: student\.json is missing"):
@@ -139,3 +158,5 @@ def test_impossible_settings_are_refused() -> None:
         StudentConfig(dropout=1.0)
     with pytest.raises(ValueError, match="hiden_size"):
         StudentConfig(hiden_size=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="no student is called 'sasrek'; nearest: sasrec"):
+        fit_student(cycle(), replace(SMALL, architecture="sasrek"))

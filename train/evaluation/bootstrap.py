@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.evaluation.metrics import Metric
-from train.evaluation.scores import Floats, TargetScores
+from train.evaluation.scores import Floats, Ints, TargetScores
 
 _CHUNK_FLOATS = 8_000_000  # weights held at once: 64 MB
 
@@ -60,9 +60,9 @@ class Interval:
 class Bootstrap:
     """The same R resamples of a task's users, for every scorer and metric of that task."""
 
-    def __init__(self, scores: TargetScores, config: BootstrapConfig, *, stream: str) -> None:
+    def __init__(self, groups_N: Ints, config: BootstrapConfig, *, stream: str) -> None:
         """Draw the resamples; `stream` (the task's name) picks an independent random stream."""
-        _, self._group_of_N = np.unique(scores.groups_N, return_inverse=True)
+        _, self._group_of_N = np.unique(groups_N, return_inverse=True)
         self.config = config
         self.n_groups = int(self._group_of_N.max(initial=-1)) + 1
         key = np.array([config.seed, zlib.crc32(stream.encode())], dtype=np.uint64)
@@ -70,12 +70,21 @@ class Bootstrap:
         share = np.full(self.n_groups, 1.0 / max(self.n_groups, 1))
         self._draws_RG = rng.multinomial(self.n_groups, share, size=config.resamples)
 
-    def resample(self, metric: Metric, scores: TargetScores) -> Resampled:
-        """The metric of every resample; NaN where a resample leaves it undefined."""
-        assert len(scores) == len(self._group_of_N), "scores of other targets"
+    def resample(
+        self, metric: Metric, scores: TargetScores, rows: slice = slice(None)
+    ) -> Resampled:
+        """The metric of every resample; NaN where a resample leaves it undefined.
+
+        Args:
+            metric: what to compute.
+            scores: answers to the targets whose groups this bootstrap was made of.
+            rows: which of these targets, where `scores` holds a part of them.
+        """
+        group_of_N = self._group_of_N[rows]
+        assert len(scores) == len(group_of_N), "scores of other targets"
         step = max(1, _CHUNK_FLOATS // max(1, len(scores)))
         parts = [
-            metric.weighted(scores, draws_RG[:, self._group_of_N].astype(np.float64))
+            metric.weighted(scores, draws_RG[:, group_of_N].astype(np.float64))
             for draws_RG in np.array_split(
                 self._draws_RG, range(step, len(self._draws_RG), step), axis=0
             )
@@ -84,7 +93,7 @@ class Bootstrap:
 
     def interval(self, ours: Resampled) -> Interval:
         """The metric with its percentile interval."""
-        return self._around(ours.value, ours.values_R)
+        return interval_of(ours.value, ours.values_R, self.config.level)
 
     def difference(self, ours: Resampled, theirs: Resampled) -> Interval:
         """How much better `ours` is than `theirs`, paired; positive = better, whatever the metric.
@@ -95,12 +104,14 @@ class Bootstrap:
         assert ours.metric.name == theirs.metric.name, "a difference of two metrics"
         sign = ours.metric.sign
         gap_R = sign * (ours.values_R - theirs.values_R)
-        return self._around(sign * (ours.value - theirs.value), gap_R)
+        return interval_of(sign * (ours.value - theirs.value), gap_R, self.config.level)
 
-    def _around(self, value: float, values_R: Floats) -> Interval:
-        defined = values_R[~np.isnan(values_R)]
-        if np.isnan(value) or not len(defined):
-            return Interval(value, float("nan"), float("nan"))
-        tail = 0.5 * (1.0 - self.config.level)
-        low, high = np.quantile(defined, [tail, 1.0 - tail])
-        return Interval(value, float(low), float(high))
+
+def interval_of(value: float, values_R: Floats, level: float) -> Interval:
+    """The percentile interval of resampled values around the value of all targets."""
+    defined = values_R[~np.isnan(values_R)]
+    if np.isnan(value) or not len(defined):
+        return Interval(value, float("nan"), float("nan"))
+    tail = 0.5 * (1.0 - level)
+    low, high = np.quantile(defined, [tail, 1.0 - tail])
+    return Interval(value, float(low), float(high))

@@ -20,6 +20,9 @@ class EvaluationConfig:
     """Targets of each task and corpus at most."""
     max_title_targets: int = 60
     """The same for tasks that rank the whole catalog by likelihood, which cost far more."""
+    calibration_targets: int = 200
+    """Validation targets of each task, at most, that its temperature is fitted on; 0 fits none.
+    Tasks answered by a title have none."""
     seed: int = 0
     """Seed of the questions and of the baselines."""
     baseline_trees: int = 3000
@@ -30,10 +33,16 @@ class EvaluationConfig:
     """Whether the tasks' baselines are fitted and scored."""
     with_untrained: bool = True
     """Whether the untrained backbone is scored on the same targets."""
+    baseline_trials: int = 3
+    """Settings that each sequence baseline tries on validation; 1 takes its first ones untried."""
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     """How intervals are drawn."""
 
     def __post_init__(self) -> None:
-        for name in ("max_targets", "max_title_targets", "baseline_trees", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
+        least = dict.fromkeys(
+            ("max_targets", "max_title_targets", "baseline_trees", "max_tokens", "baseline_trials"),
+            1,
+        )
+        for name, lowest in {**least, "calibration_targets": 0}.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least {lowest}")

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_pipeline.files import atomic_write, fingerprint
 from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.store import TokenStore
@@ -23,13 +21,19 @@ from data_pipeline.tasks import applicable
 from data_pipeline.tasks.base import Task
 from train.distributed import DistributedContext
 from train.evaluation.baselines import Questions, find_baseline
-from train.evaluation.questions import Asked, answered, collect
+from train.evaluation.questions import (
+    Asked,
+    Place,
+    answered,
+    collect,
+    questions_fingerprint,
+)
 from train.evaluation.scores import TargetScores
 from train.progress import show_progress
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raise it when a baseline changes: cached scores of the old one are then left alone."""
 
 ByTask = dict[str, list[Asked]]
@@ -74,6 +78,7 @@ def score_baselines(
     *,
     seed: int,
     trees: int,
+    trials: int,
     cache_folder: Path | None,
 ) -> Opponents:
     """Score every baseline of the tasks on the test questions; every rank gets all scores.
@@ -86,12 +91,13 @@ def score_baselines(
         context: this rank and the others; each fits its share of the baselines.
         seed: of the fits and of the training questions.
         trees: training trees to draw.
+        trials: settings that each costly baseline tries on validation.
         cache_folder: where scores are cached; None = nowhere.
     """
     validation, test = asked
     wanted = wanted_baselines(tasks)
     depends_on = [
-        *(CACHE_VERSION, store.fingerprint, seed, trees, asdict(mixture)),
+        *(CACHE_VERSION, store.fingerprint, seed, trees, trials, asdict(mixture)),
         *(questions_fingerprint(part) for part in asked),
     ]
     cache = cache_folder / f"baselines-{fingerprint(depends_on)}.json" if cache_folder else None
@@ -99,7 +105,8 @@ def score_baselines(
     missing = [name for name in wanted if name not in found.scores]
     if missing:
         train = _training_questions(store, tasks, mixture, seed, trees)
-        fitted = _fit_share(store, missing, wanted, (train, validation, test), context, seed)
+        questions = (train, validation, test)
+        fitted = _fit_share(store, missing, wanted, questions, context, seed, trials)
         for part in context.all_gather_object(fitted):
             found.scores.update(part.scores)
             found.settings.update(part.settings)
@@ -107,22 +114,6 @@ def score_baselines(
             _write(cache, found)
     ordered = {name: found.scores[name] for name in wanted}
     return Opponents(ordered, {n: found.settings[n] for n in wanted if n in found.settings})
-
-
-def questions_fingerprint(asked: Mapping[str, Sequence[Asked]]) -> str:
-    """Hash of all questions with their moments and right answers."""
-    return fingerprint(
-        {
-            name: [
-                [
-                    *(one.subject, *asdict(one.moment).values(), one.question.label),
-                    *(list(one.question.candidates), list(one.question.pieces)),
-                ]
-                for one in questions
-            ]
-            for name, questions in asked.items()
-        }
-    )
 
 
 def _training_questions(
@@ -143,6 +134,7 @@ def _fit_share(
     asked: tuple[ByTask, ByTask, ByTask],
     context: DistributedContext,
     seed: int,
+    trials: int,
 ) -> Opponents:
     # Slow ones go to the last ranks, one each, so that the first can do all the quick ones.
     slow = [name for name in names if find_baseline(name).slow]
@@ -155,6 +147,7 @@ def _fit_share(
     for name in mine:
         began = time.monotonic()
         baseline = find_baseline(name)(store, seed)
+        baseline.trials = trials
         baseline.fit()
         progress.advance(note=name)
         share.scores[name] = {}
@@ -194,6 +187,7 @@ def _plain(scores: TargetScores) -> dict[str, Any]:
         "probabilities": [row[:n].tolist() for row, n in rows],
         "better": scores.better_N.tolist(),
         "tied": scores.tied_N.tolist(),
+        "ranked": scores.ranked_N.tolist(),
     }
 
 
@@ -219,6 +213,6 @@ def _read(path: Path | None, wanted: Mapping[str, Sequence[Task]], test: ByTask)
 
 def _scores(task: Task, asked: Sequence[Asked], held: dict[str, Any]) -> TargetScores:
     if task.kind == "title":
-        places = (np.array(held["better"], np.int64), np.array(held["tied"], np.int64))
-        return answered(task, asked, places=places)
+        counts = zip(held["better"], held["tied"], held["ranked"], strict=True)
+        return answered(task, asked, places=[Place(*count) for count in counts])
     return answered(task, asked, probabilities=held["probabilities"])

@@ -23,7 +23,7 @@ from modeling.scoring import choice_probabilities, label_logits, score_continuat
 from modeling.tree_attention import TreeLayout
 from train.distributed import DistributedContext
 from train.evaluation.baselines.base import seen_items
-from train.evaluation.questions import Asked, answered
+from train.evaluation.questions import Asked, Place, answered
 from train.evaluation.scores import TargetScores
 from train.evaluation.titles import place_of_title
 from train.progress import show_progress
@@ -38,8 +38,7 @@ class _Answer:
 
     probabilities: tuple[float, ...] = ()
     label_mass: float = float("nan")
-    better: int = -1
-    tied: int = 0
+    place: Place | None = None
 
 
 @torch.no_grad()
@@ -157,8 +156,8 @@ def _score_batch(
             answers[key] = _Answer(tuple(p_C[own].tolist()), float(mass_B[row]))
         else:
             label_logits_mV = logits_MV[firsts[row] : ends[row]]
-            better, tied = _place(model, tree, branch, label_logits_mV, store, max_tokens)
-            answers[key] = _Answer(better=better, tied=tied)
+            place = _place(model, tree, branch, label_logits_mV, store, max_tokens)
+            answers[key] = _Answer(place=place)
     return answers
 
 
@@ -169,8 +168,8 @@ def _place(
     logits_mV: torch.Tensor,
     store: TokenStore,
     max_tokens: int,
-) -> tuple[int, int]:
-    """How many items of the catalog are likelier than the right one, and how many as likely."""
+) -> Place:
+    """Where the right item stands among the catalog without the history, by likelihood."""
     right = branch.question.label
     log_p_mV = logits_mV.double().log_softmax(-1)
     answer = torch.as_tensor(branch.answer.astype(np.int64), device=log_p_mV.device)
@@ -180,19 +179,21 @@ def _place(
         seen_items(store, Asked(tree.moment, branch.subject, branch.question)),
     )
     if right not in catalog:
-        return len(catalog), 0  # never learned of, or already met: it cannot be recommended
+        # Never learned of, or already met: it cannot be recommended.
+        return Place(len(catalog), 0, len(catalog))
     titles = [tuple(store.title_tokens(int(item)).tolist()) for item in catalog]
     first_N = torch.tensor([title[0] for title in titles], device=log_p_mV.device)
     prompt = branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
     behind = np.concatenate([tree.trunk, prompt])
     room = max(max_tokens, len(behind) + max(map(len, titles)))
-    return place_of_title(
+    better, tied = place_of_title(
         lambda texts: score_continuations(model, behind, texts, max_tokens=room),
         titles,
         int(np.searchsorted(catalog, right)),
         log_p_mV[0][first_N].cpu().numpy(),
         right_score,
     )
+    return Place(better, tied, len(catalog))
 
 
 def _merged(parts: Sequence[dict[Key, _Answer]], trees: Sequence[Tree]) -> dict[Key, _Answer]:
@@ -227,9 +228,8 @@ def _by_task(
 
 def _scores(task: Task, asked: Sequence[Asked], given: Sequence[_Answer]) -> TargetScores:
     if task.kind == "title":
-        better_N = np.array([one.better for one in given], np.int64)
-        tied_N = np.array([one.tied for one in given], np.int64)
-        return answered(task, asked, places=(better_N, tied_N))
+        places = [one.place for one in given if one.place is not None]
+        return answered(task, asked, places=places)
     return answered(
         task,
         asked,

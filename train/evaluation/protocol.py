@@ -10,48 +10,50 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
-from data_pipeline.evaluation_set import EvaluationSet
 from data_pipeline.files import fingerprint
 from data_pipeline.mixture import MixtureConfig
-from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
-from data_pipeline.tasks import applicable
 from data_pipeline.tasks.base import Task
 from data_pipeline.tree import Tree
 from train.distributed import DistributedContext
 from train.evaluation.config import EvaluationConfig
-from train.evaluation.examples import pick_examples
-from train.evaluation.opponents import (
-    ByTask,
-    Opponents,
-    questions_fingerprint,
-    score_baselines,
-    wanted_baselines,
+from train.evaluation.exam import (
+    Exam,
+    ScoresByTask,
+    check_complete,
+    prepare_exam,
+    users_scored,
 )
+from train.evaluation.examples import pick_examples
+from train.evaluation.opponents import Opponents, score_baselines
+from train.evaluation.prediction_file import Key
 from train.evaluation.predictions import predict
-from train.evaluation.questions import collect
+from train.evaluation.questions import questions_fingerprint
 from train.evaluation.results import DECODING, SCHEMA_VERSION, CorpusResult, Results, Row
-from train.evaluation.rows import TaskScores, check_sampled, make_row
+from train.evaluation.rows import TaskScores, make_row
 from train.evaluation.scores import TargetScores
 from train.evaluation.swap import swapped_trees
+from train.evaluation.temperature import fit_temperature
+from train.provenance import provenance
 
 log = logging.getLogger(__name__)
-
-ScoresByTask = dict[str, TargetScores]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model said in one exam: by task, and to the first pairs of items the other way."""
+    """What a model said in one exam."""
 
     scores: ScoresByTask = field(default_factory=dict)
     swapped: ScoresByTask = field(default_factory=dict)
+    """to the first pairs of items, the other way round"""
+    temperatures: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,32 +68,11 @@ class Contestant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Results and the examples that go with them."""
+    """Results, with the examples and the predictions behind them."""
 
     results: Results
     examples: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exam:
-    """All questions to one corpus."""
-
-    store: TokenStore
-    tasks: tuple[Task, ...]
-    trees: list[Tree]
-    asked: ByTask
-    validation: ByTask
-    skipped: dict[str, str]
-
-    @property
-    def users(self) -> int:
-        """Users who are asked about."""
-        return len({q.moment.user for qs in self.asked.values() for q in qs} - {-1})
-
-    @property
-    def targets(self) -> int:
-        """Targets of all tasks."""
-        return sum(map(len, self.asked.values()))
+    predictions: dict[Key, TargetScores]
 
 
 def evaluate(
@@ -122,113 +103,123 @@ def evaluate(
     Raises:
         ValueError: no task applies to any store, a task names an unknown metric or baseline, or
             calls a sampled metric by a full one's name; a probability that is not finite.
-        RuntimeError: targets expected and scored differ.
+        RuntimeError: users, targets or ranked items expected and scored differ.
     """
-    clock = _Clock()
-    exams = [_prepare(store, tasks, mixture, config) for store in stores]
+    clock = Clock()
+    exams = [prepare_exam(store, tasks, mixture, config) for store in stores]
     if not any(exam.targets for exam in exams):
         raise ValueError(f"nothing to evaluate: {[exam.skipped for exam in exams]}")
     with clock.measure("model"):
-        ours = _examine(trained, exams, context, config, swap=True)
+        ours = _examine(trained, exams, context, config, is_trained=True)
     theirs = [Answers() for _ in exams]
     if untrained and config.with_untrained:
         with clock.measure("untrained"):
-            theirs = _examine(untrained, exams, context, config, swap=False)
+            theirs = _examine(untrained, exams, context, config, is_trained=False)
     with clock.measure("baselines"):
-        opponents = [_oppose(exam, mixture, context, config, cache_folder) for exam in exams]
+        opponents = [oppose(exam, mixture, context, config, cache_folder) for exam in exams]
     all_of_them = list(zip(exams, ours, theirs, opponents, strict=True))
     with clock.measure("intervals"):
         rows = [row for each in all_of_them for row in _rows(*each, context, config)]
     seconds = clock.seconds()
+    asked_of_model = sum(
+        exam.targets + sum(len(tree.branches) for tree in exam.calibration) for exam in exams
+    )
+    header = results_header(trained, stores, mixture, mixture_seed, context, config)
     results = Results(
-        schema_version=SCHEMA_VERSION,
-        model=trained.name,
-        model_hash=trained.weights_hash,
+        **header,
         untrained=untrained.name if untrained and config.with_untrained else None,
-        phase=config.phase,
-        phrasing=config.phrasing,
-        decoding=DECODING,
-        split_hash=_joined([store.card.split["hash"] for store in stores]),
-        seed=config.seed,
-        mixture_seed=mixture_seed,
-        bootstrap=asdict(config.bootstrap) | {"unit": "user"},
-        max_targets=config.max_targets,
-        max_title_targets=config.max_title_targets,
-        world_size=context.world_size,
         seconds=seconds,
-        targets_per_second=sum(exam.targets for exam in exams) / max(seconds["model"], 1e-9),
-        corpora=[_corpus(exam, own, other) for exam, own, _, other in all_of_them],
+        targets_per_second=asked_of_model / max(seconds["model"], 1e-9),
+        corpora=[corpus_result(exam, own.scores, other) for exam, own, _, other in all_of_them],
         rows=rows,
     )
-    return Evaluation(results=results, examples=_examples(exams, ours))
-
-
-def _examples(exams: Sequence[Exam], ours: Sequence[Answers]) -> list[dict[str, Any]]:
-    return [
-        example
-        for exam, own in zip(exams, ours, strict=True)
-        for example in pick_examples(exam.store, exam.tasks, exam.trees, own.scores)
-    ]
-
-
-def _prepare(
-    store: TokenStore, tasks: Sequence[Task], mixture: MixtureConfig, config: EvaluationConfig
-) -> Exam:
-    skipped = {t.name: reason for t in tasks if (reason := applicable(t, store)) is not None}
-    wanted = [task for task in tasks if task.name not in skipped]
-    wanted_baselines(wanted)  # a wrong name stops here, not after an hour
-    phase = Phase[config.phase.upper()]
-    trees = _trees(store, wanted, phase, mixture, config)
-    asked = collect(trees, wanted)
-    for task in wanted:
-        check_sampled(task, asked[task.name], store)
-        if not asked[task.name]:
-            skipped[task.name] = f"no event of the {config.phase} phase can be asked about"
-    # Settings chosen on the questions that are then answered would flatter the baselines.
-    validation: ByTask = {}
-    if phase != Phase.VALIDATION and config.with_baselines:
-        validation = collect(_trees(store, wanted, Phase.VALIDATION, mixture, config), wanted)
-    return Exam(
-        store=store,
-        tasks=tuple(wanted),
-        trees=trees,
-        asked=asked,
-        validation=validation,
-        skipped=skipped,
+    return Evaluation(
+        results=results,
+        examples=_examples(exams, ours),
+        predictions={
+            (exam.store.card.corpus_name, task.name): own.scores[task.name]
+            for exam, own in zip(exams, ours, strict=True)
+            for task in exam.answerable
+        },
     )
 
 
-def _trees(
-    store: TokenStore,
-    tasks: Sequence[Task],
-    phase: Phase,
+def results_header(
+    trained: Contestant,
+    stores: Sequence[TokenStore],
     mixture: MixtureConfig,
+    mixture_seed: int,
+    context: DistributedContext,
     config: EvaluationConfig,
-) -> list[Tree]:
-    """The questions of a phase; those answered by a title come last and are fewer."""
-    trees: list[Tree] = []
-    most_titles = min(config.max_targets, config.max_title_targets)
-    for titles, most in ((False, config.max_targets), (True, most_titles)):
-        indices = [i for i, task in enumerate(tasks) if (task.kind == "title") == titles]
-        if not indices:
-            continue
-        part = EvaluationSet(
-            store,
-            [tasks[i] for i in indices],
-            phase=phase,
-            config=mixture,
-            seed=config.seed,
-            max_targets=most,
-            phrasing=config.phrasing,
-        )
-        trees += [_renumbered(part[i], indices) for i in range(len(part))]
-    return trees
+) -> dict[str, Any]:
+    """What every result says of how it came about, as keywords of `Results`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": trained.name,
+        "model_hash": trained.weights_hash,
+        "phase": config.phase,
+        "phrasing": config.phrasing,
+        "decoding": DECODING,
+        "split_hash": _joined([store.card.split["hash"] for store in stores]),
+        "seed": config.seed,
+        "mixture_seed": mixture_seed,
+        "bootstrap": asdict(config.bootstrap) | {"unit": "user"},
+        "max_targets": config.max_targets,
+        "max_title_targets": config.max_title_targets,
+        "calibration_targets": config.calibration_targets,
+        "mixture": TypeAdapter(MixtureConfig).dump_python(mixture, mode="json"),
+        "provenance": provenance(),
+        "world_size": context.world_size,
+    }
 
 
-def _renumbered(tree: Tree, indices: Sequence[int]) -> Tree:
-    """The tree with task numbers of the whole list."""
-    branches = tuple(replace(branch, task=indices[branch.task]) for branch in tree.branches)
-    return replace(tree, branches=branches)
+def corpus_result(exam: Exam, scores: ScoresByTask, opponents: Opponents) -> CorpusResult:
+    """What was evaluated on."""
+    card = exam.store.card
+    return CorpusResult(
+        name=card.corpus_name,
+        store_fingerprint=card.fingerprint,
+        corpus_fingerprint=card.corpus_fingerprint,
+        split_hash=card.split["hash"],
+        split=dict(card.split),
+        set_fingerprint=questions_fingerprint(exam.asked),
+        users_expected=exam.users,
+        users_scored=users_scored(scores),
+        targets_expected=exam.targets,
+        targets_scored=sum(map(len, scores.values())),
+        skipped=exam.skipped,
+        baseline_settings=opponents.settings,
+        catalog_items=len(exam.store.statistics.known_items),
+    )
+
+
+def oppose(
+    exam: Exam,
+    mixture: MixtureConfig,
+    context: DistributedContext,
+    config: EvaluationConfig,
+    cache_folder: Path | None,
+) -> Opponents:
+    """The baselines' answers to an exam."""
+    if not config.with_baselines:
+        return Opponents()
+    return score_baselines(
+        exam.store,
+        exam.answerable,
+        (exam.validation, exam.asked),
+        mixture,
+        context,
+        seed=config.seed,
+        trees=config.baseline_trees,
+        trials=config.baseline_trials,
+        cache_folder=cache_folder,
+    )
+
+
+def load_alone(contestant: Contestant) -> torch.nn.Module:
+    """Load a model after the one before it has left the memory."""
+    gc.collect()  # it may be held by reference cycles
+    return contestant.load()
 
 
 def _examine(
@@ -237,76 +228,39 @@ def _examine(
     context: DistributedContext,
     config: EvaluationConfig,
     *,
-    swap: bool,
+    is_trained: bool,
 ) -> list[Answers]:
-    """Load a model and let it answer all exams."""
-    gc.collect()  # the model before this one may be held by reference cycles
-    model = contestant.load()
+    """Load a model and let it answer all exams; the trained one more thoroughly."""
+    model = load_alone(contestant)
     answers = []
     for exam in exams:
         name = f"{contestant.name} on {exam.store.card.corpus_name}"
-        scores = _ask(model, exam, exam.trees, context, config, name)
-        _check_complete(exam, scores)
-        pairs = swapped_trees(exam.store, exam.tasks, exam.trees) if swap else []
-        again = _ask(model, exam, pairs, context, config, f"{name}, pairs swapped")
-        answers.append(Answers(scores, again))
+
+        def ask(
+            trees: Sequence[Tree], what: str, exam: Exam = exam, name: str = name
+        ) -> ScoresByTask:
+            if not trees:
+                return {}
+            return predict(
+                model,
+                trees,
+                exam.tasks,
+                exam.store,
+                context,
+                max_tokens=config.max_tokens,
+                description=f"{name}{what}",
+            )
+
+        scores = ask(exam.trees, "")
+        check_complete(exam, scores)
+        if not is_trained:
+            answers.append(Answers(scores))
+            continue
+        swapped = ask(swapped_trees(exam.store, exam.tasks, exam.trees), ", pairs swapped")
+        earlier = ask(exam.calibration, ", validation")
+        temperatures = {name: fit_temperature(part) for name, part in earlier.items()}
+        answers.append(Answers(scores, swapped, temperatures))
     return answers
-
-
-def _ask(
-    model: torch.nn.Module,
-    exam: Exam,
-    trees: Sequence[Tree],
-    context: DistributedContext,
-    config: EvaluationConfig,
-    description: str,
-) -> ScoresByTask:
-    if not trees:
-        return {}
-    return predict(
-        model,
-        trees,
-        exam.tasks,
-        exam.store,
-        context,
-        max_tokens=config.max_tokens,
-        description=description,
-    )
-
-
-def _check_complete(exam: Exam, scores: ScoresByTask) -> None:
-    users = _users_scored(scores)
-    targets = sum(map(len, scores.values()))
-    if (users, targets) != (exam.users, exam.targets):
-        raise RuntimeError(
-            f"{exam.store.card.corpus_name}: {exam.users} users with {exam.targets} targets were "
-            f"expected, {users} with {targets} were scored"
-        )
-
-
-def _users_scored(scores: ScoresByTask) -> int:
-    return len({int(g) for part in scores.values() for g in part.groups_N if g >= 0})
-
-
-def _oppose(
-    exam: Exam,
-    mixture: MixtureConfig,
-    context: DistributedContext,
-    config: EvaluationConfig,
-    cache_folder: Path | None,
-) -> Opponents:
-    if not config.with_baselines:
-        return Opponents()
-    return score_baselines(
-        exam.store,
-        [task for task in exam.tasks if exam.asked[task.name]],
-        (exam.validation, exam.asked),
-        mixture,
-        context,
-        seed=config.seed,
-        trees=config.baseline_trees,
-        cache_folder=cache_folder,
-    )
 
 
 def _rows(
@@ -318,38 +272,30 @@ def _rows(
     config: EvaluationConfig,
 ) -> list[Row]:
     """A row per task with targets; the ranks share the resampling."""
-    tasks = [task for task in exam.tasks if exam.asked[task.name]]
     mine: dict[str, Row] = {}
-    for task in tasks[context.rank :: context.world_size]:
+    for task in exam.answerable[context.rank :: context.world_size]:
+        asked = exam.asked[task.name]
         scored = TaskScores(
             task=task,
-            asked=exam.asked[task.name],
+            asked=asked,
             model=ours.scores[task.name],
             swapped=ours.swapped.get(task.name),
             untrained=theirs.scores.get(task.name),
             baselines=opponents.of(task.name),
+            sampled=task.name in exam.sampled,
+            temperature=ours.temperatures.get(task.name),
         )
         mine[task.name] = make_row(exam.store, scored, config.bootstrap)
     rows = {name: row for part in context.all_gather_object(mine) for name, row in part.items()}
-    return [rows[task.name] for task in tasks]
+    return [rows[task.name] for task in exam.answerable]
 
 
-def _corpus(exam: Exam, ours: Answers, opponents: Opponents) -> CorpusResult:
-    card = exam.store.card
-    return CorpusResult(
-        name=card.corpus_name,
-        store_fingerprint=card.fingerprint,
-        corpus_fingerprint=card.corpus_fingerprint,
-        split_hash=card.split["hash"],
-        split=dict(card.split),
-        set_fingerprint=questions_fingerprint(exam.asked),
-        users_expected=exam.users,
-        users_scored=_users_scored(ours.scores),
-        targets_expected=exam.targets,
-        targets_scored=sum(map(len, ours.scores.values())),
-        skipped=exam.skipped,
-        baseline_settings=opponents.settings,
-    )
+def _examples(exams: Sequence[Exam], ours: Sequence[Answers]) -> list[dict[str, Any]]:
+    return [
+        example
+        for exam, own in zip(exams, ours, strict=True)
+        for example in pick_examples(exam.store, exam.tasks, exam.trees, own.scores)
+    ]
 
 
 def _joined(hashes: Sequence[str]) -> str:
@@ -358,7 +304,7 @@ def _joined(hashes: Sequence[str]) -> str:
 
 
 @dataclass(slots=True)
-class _Clock:
+class Clock:
     """Seconds of each part, and of all."""
 
     parts: dict[str, float] = field(default_factory=dict)
@@ -366,11 +312,13 @@ class _Clock:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
+        """Count the seconds of a block to a part."""
         began = time.monotonic()
         yield
         self.parts[name] = time.monotonic() - began
         log.info("evaluation: %s took %.1f s", name, self.parts[name])
 
     def seconds(self) -> dict[str, float]:
+        """Seconds by part, and `total`."""
         total = time.monotonic() - self.began
         return {name: round(s, 3) for name, s in {**self.parts, "total": total}.items()}

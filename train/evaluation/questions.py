@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.files import fingerprint
+from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from data_pipeline.tree import Moment, Question, Tree
 from train.evaluation.scores import Floats, Ints, TargetScores, class_values, pad
@@ -19,6 +22,18 @@ class Asked:
     moment: Moment
     subject: int
     question: Question
+
+
+class Place(NamedTuple):
+    """Where the right item of a title task stands in a ranking of the catalog."""
+
+    better: int
+    """items that score strictly higher"""
+    tied: int
+    """other items that score the same"""
+    ranked: int
+    """items of the ranking, the right one counted; not above `better` where that is no part of
+    it"""
 
 
 def collect(trees: Iterable[Tree], tasks: Sequence[Task]) -> dict[str, list[Asked]]:
@@ -41,7 +56,7 @@ def answered(
     asked: Sequence[Asked],
     *,
     probabilities: Sequence[Sequence[float] | Floats] | None = None,
-    places: tuple[Ints, Ints] | None = None,
+    places: Sequence[Place] | None = None,
     label_mass: Sequence[float] | Floats | None = None,
 ) -> TargetScores:
     """Put a scorer's answers beside the truth.
@@ -50,14 +65,14 @@ def answered(
         task: the task of the questions.
         asked: N questions.
         probabilities: of the choices of each question; for label and choice tasks.
-        places: (better_N, tied_N) of the right item in the catalog; for title tasks.
+        places: of the right items in the catalog; for title tasks.
         label_mass: probability of all choices together, where the scorer has one.
     """
     n = len(asked)
     assert (probabilities is None) == (task.kind == "title") == (places is not None), task.name
     rows: Sequence[Sequence[float] | Floats] = [()] * n if probabilities is None else probabilities
     assert [len(row) for row in rows] == [one.question.n_choices for one in asked], task.name
-    better_N, tied_N = places or (np.full(n, -1), np.zeros(n))
+    better_N, tied_N, ranked_N = np.array(places or [Place(-1, 0, 0)] * n).reshape(-1, 3).T
     values = (one.question.value for one in asked)
     return TargetScores(
         groups_N=np.array([group_of(one) for one in asked], np.int64),
@@ -68,27 +83,71 @@ def answered(
         gains_NK=pad([one.question.gains or () for one in asked], np.nan),
         values_N=np.array([np.nan if v is None else v for v in values], np.float64),
         class_values_K=class_values(task.labels),
-        better_N=np.asarray(better_N, np.int64),
-        tied_N=np.asarray(tied_N, np.int64),
+        better_N=better_N.astype(np.int64),
+        tied_N=tied_N.astype(np.int64),
+        ranked_N=ranked_N.astype(np.int64),
         label_mass_N=np.full(n, np.nan) if label_mass is None else np.asarray(label_mass),
     )
 
 
-def place_in_catalog(score_N: Floats, right: int, excluded: Ints) -> tuple[int, int]:
-    """How many items of the catalog score higher than the right one, and how many the same.
+def place_in_catalog(score_N: Floats, right: int, excluded: Ints) -> Place:
+    """Rank the right item among the catalog without the history.
 
     Args:
         score_N: a score for every item row; -inf for items outside the catalog.
         right: row of the right item.
         excluded: rows of items that may not be recommended again (the history).
+
+    Raises:
+        ValueError: a score is NaN.
     """
     ranked_N = np.array(score_N, np.float64)
     ranked_N[excluded] = -np.inf
     if np.isnan(ranked_N).any():
         raise ValueError("a scorer gave NaN for an item: its ranking would mean nothing")
-    score = score_N[right]
+    n, score = int(np.isfinite(ranked_N).sum()), ranked_N[right]
     if not np.isfinite(score):
-        # An item that no scorer can recommend is a miss at the bottom, not a target left out.
-        return int(np.isfinite(ranked_N).sum()), 0
-    ranked_N[right] = -np.inf
-    return int((ranked_N > score).sum()), int((ranked_N == score).sum())
+        # An item that nobody may recommend is a miss at the bottom, not a target left out.
+        return Place(n, 0, n)
+    return Place(int((ranked_N > score).sum()), int((ranked_N == score).sum()) - 1, n)
+
+
+def questions_fingerprint(asked: Mapping[str, Sequence[Asked]]) -> str:
+    """Hash of all questions with their moments, pieces and right answers."""
+    return fingerprint(
+        {
+            name: [
+                [
+                    *(one.subject, *astuple(one.moment), one.question.label),
+                    *(list(one.question.candidates), list(one.question.pieces)),
+                ]
+                for one in questions
+            ]
+            for name, questions in asked.items()
+        }
+    )
+
+
+def targets_fingerprint(store: TokenStore, asked: Sequence[Asked]) -> str:
+    """Hash of what is asked and what is right, whatever the prompt around it.
+
+    Equal for two models whose prompts differ: in history, phrasing, layout or tokenizer. Choices
+    that are no items are known by their text.
+    """
+    texts: dict[int, str] = {}
+
+    def text(piece: int) -> str:
+        if piece not in texts:
+            texts[piece] = store.encoder.decode(store.piece(piece))
+        return texts[piece]
+
+    return fingerprint(
+        [
+            [
+                *(one.moment.user, one.moment.cut, one.subject),
+                *(one.question.label, one.question.n_choices, one.question.value),
+                list(one.question.candidates or map(text, one.question.pieces)),
+            ]
+            for one in asked
+        ]
+    )

@@ -1,7 +1,7 @@
 """The result of an evaluation: typed, written as JSON, read back, and put into words.
 
-`RUN/evaluation/results.json` is a contract with reports and other programs. Numbers that are
-undefined (an interval of one user, a metric of one class) are null, never NaN.
+`RUN/evaluation/results.json`, and `curve-NAME.json` with a row per point, are a contract with
+reports and other programs. Numbers that are undefined (a metric of one class) are null, never NaN.
 """
 
 from __future__ import annotations
@@ -12,14 +12,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from data_pipeline.files import atomic_write
+from data_pipeline.files import atomic_write, sha256_file
 from train.evaluation.bootstrap import Interval
+from train.evaluation.honesty import check_results
 
-SCHEMA_VERSION = 1
-DECODING = "likelihood, full catalog, history excluded"
-"""Title tasks rank every known item by log p(title | prompt); nothing is sampled or generated."""
+SCHEMA_VERSION = 2
+FOLDER = "evaluation"
+"""Where a run keeps its results."""
+DECODING: dict[str, str | bool] = {
+    "labels": "softmax over the label tokens at the answer cue",
+    "titles": "log p(title | prompt) of every known item",
+    "candidates": "full catalog",
+    "history": "excluded",
+    "ties": "expectation over all orders",
+    "collisions": "items of one title tie",
+    "sampling": False,
+}
+"""How a model answers. Nothing is sampled or generated, so no setting of a generation applies."""
 
 T = TypeVar("T")
 Number = float | None
@@ -103,6 +114,28 @@ class Row:
     """users that a per-user AUC cannot count"""
     slices: list[Slice] = field(default_factory=list)
     """by events known of the user"""
+    level: str = "pooled"
+    """`pooled` over targets, or `per_user`"""
+    sampled: bool = False
+    """whether candidates were drawn by a sampler, so that numbers depend on it"""
+    temperature: Number = None
+    """fitted on validation; `ece_calibrated` and `logloss_calibrated` are after it"""
+    targets_hash: str = ""
+    """of what was asked and what is right: equal for the same targets, whatever the prompt"""
+    ranked_items: Number = None
+    """title tasks: items ranked per target, on average"""
+    excluded_items: Number = None
+    """title tasks: items left out because the user had met them, on average"""
+    unreachable: int = 0
+    """title tasks: targets whose item could not be ranked; each counts as a miss"""
+    invalid_rate: Number = None
+    """title tasks: share of answers that name no item; 0 where only items are ranked"""
+    x: Number = None
+    """place on the curve"""
+    reached: Number = None
+    """share of the targets that have as much of what the curve varies as `x` says"""
+    difference_to_first: Range | None = None
+    """paired, to the curve's first point, where all points ask the same"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +157,39 @@ class CorpusResult:
     """tasks without a row, and why"""
     baseline_settings: dict[str, dict[str, Number]]
     """what baselines chose on validation"""
+    catalog_items: int = 0
+    """items that may be recommended: those known at the end of training"""
+    curve_slopes: dict[str, Range] = field(default_factory=dict)
+    """metric per unit of x, by task; of curves over time"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """The file of all predictions, beside the result."""
+
+    file: str
+    sha256: str
+    rows: int
+
+    @classmethod
+    def of(cls, path: Path, rows: int) -> Predictions:
+        """Of a file that is there."""
+        return cls(file=path.name, sha256=sha256_file(path), rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurveCard:
+    """What the rows of a curve have on their x axis."""
+
+    name: str
+    x_label: str
+    scale: Literal["linear", "log", "names"]
+    same_targets: bool
+    """whether every point asks the same, so that points are compared in pairs"""
+    x_names: dict[str, str]
+    """names of the values of x, where they have any"""
+    left_out: dict[str, str]
+    """values of x that were not measured, and why"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +206,7 @@ class Results:
     phase: str
     phrasing: str
     """`trained` instructions, or `held_out` ones that training never saw"""
-    decoding: str
+    decoding: dict[str, str | bool]
     split_hash: str
     """of the split of every corpus together"""
     seed: int
@@ -151,8 +217,18 @@ class Results:
     world_size: int
     seconds: dict[str, float]
     targets_per_second: float
+    """of the model, all processes together"""
     corpora: list[CorpusResult]
     rows: list[Row]
+    calibration_targets: int = 0
+    """validation targets of each task that its temperature is fitted on, at most"""
+    mixture: dict[str, Any] = field(default_factory=dict)
+    """how prompts were made"""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """commit and versions"""
+    predictions: Predictions | None = None
+    curve: CurveCard | None = None
+    """set where the rows are points of a curve"""
 
 
 def number(value: float | None) -> Number:
@@ -166,7 +242,12 @@ def to_json(results: Results) -> str:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write the whole file or nothing."""
+    """Write the whole file or nothing.
+
+    Raises:
+        DishonestResultError: the result hides something that it has to say.
+    """
+    check_results(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, to_json(results))
 
@@ -199,8 +280,26 @@ def read_results(path: Path) -> Results:
         )
         for row in data.get("rows", [])
     ]
-    corpora = [_build(CorpusResult, corpus, path) for corpus in data.get("corpora", [])]
-    return _build(Results, {**data, "rows": rows, "corpora": corpora}, path)
+    corpora = [
+        _build(
+            CorpusResult,
+            {
+                **corpus,
+                "curve_slopes": {
+                    task: _build(Range, slope, path)
+                    for task, slope in corpus.get("curve_slopes", {}).items()
+                },
+            },
+            path,
+        )
+        for corpus in data.get("corpora", [])
+    ]
+    optional = {
+        name: None if data.get(name) is None else _build(kind, data[name], path)
+        for name, kind in (("predictions", Predictions), ("curve", CurveCard))
+        if name in data
+    }
+    return _build(Results, {**data, **optional, "rows": rows, "corpora": corpora}, path)
 
 
 def _range(value: dict[str, Any] | None, path: Path) -> Range | None:
@@ -220,26 +319,6 @@ def _build(kind: type[T], data: dict[str, Any], path: Path) -> T:
 
 # --- in words ------------------------------------------------------------------------------------
 
-COLUMNS = ("task", "metric", "n", "users", "model", "95% interval", "untrained", "trivial", "best")
-
-
-def render_table(results: Results) -> list[list[str]]:
-    """Rows of text under `COLUMNS`, one per task, for a command line or a report."""
-    return [
-        [
-            row.task if len(results.corpora) == 1 else f"{row.corpus}/{row.task}",
-            row.metric + ("" if row.higher_is_better else " (less is better)"),
-            str(row.n),
-            str(row.users),
-            _show(row.value),
-            f"{_show(row.low)} to {_show(row.high)}",
-            _beaten(row.untrained_value, row.beats_untrained),
-            _beaten(row.baselines.get(row.trivial or ""), row.beats_trivial, row.trivial),
-            _beaten(row.baseline_value, row.beats_best, row.baseline),
-        ]
-        for row in results.rows
-    ]
-
 
 def summary_lines(results: Results) -> list[str]:
     """Plain sentences: on how many tasks the model beats what, and the names of those it does not.
@@ -257,6 +336,8 @@ def summary_lines(results: Results) -> list[str]:
         f"Scored {targets:,} {results.phase} targets of {users:,} users, all that were expected, "
         f"at {results.targets_per_second:.0f} targets/s ({results.phrasing} phrasing)."
     )
+    stated = ", ".join(f"{key}: {value}" for key, value in results.decoding.items())
+    lines.append(f"Decoding: {stated}.")
     for corpus in results.corpora:
         lines += [f"Not evaluated on {corpus.name}: {t}: {w}" for t, w in corpus.skipped.items()]
     return lines
@@ -276,10 +357,3 @@ def _verdict(rows: Sequence[Row], key: str, opponent: str) -> str:
 
 def _show(value: Number) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _beaten(value: Number, beaten: bool | None, name: str | None = None) -> str:
-    if value is None:
-        return "-"
-    mark = "" if beaten is None else (" beaten" if beaten else " not beaten")
-    return f"{_show(value)}{f' {name}' if name else ''}{mark}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from train.evaluation import swap
+from train.evaluation.baselines.base import excluded_items
 from train.evaluation.bootstrap import Bootstrap, BootstrapConfig, Resampled
 from train.evaluation.metrics import (
     SAMPLED,
@@ -18,9 +20,10 @@ from train.evaluation.metrics import (
     secondary_metrics,
     users_with_one_class,
 )
-from train.evaluation.questions import Asked
+from train.evaluation.questions import Asked, targets_fingerprint
 from train.evaluation.results import Range, Row, Slice, number
 from train.evaluation.scores import TargetScores
+from train.evaluation.temperature import with_temperature
 
 _KNOWN_EVENTS = ((0, 0, "0"), (1, 5, "1-5"), (6, 20, "6-20"), (21, np.inf, "21+"))
 """Buckets of a user's history: how a recommender does for those it hardly knows."""
@@ -36,13 +39,17 @@ class TaskScores:
     swapped: TargetScores | None
     untrained: TargetScores | None
     baselines: Mapping[str, TargetScores]
+    sampled: bool = False
+    """whether a sampler drew the candidates"""
+    temperature: float | None = None
+    """of the model, fitted on validation"""
 
 
 def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> Row:
     """Metrics of one task with intervals, and the paired comparisons."""
     task, model = scored.task, scored.model
     metric = find_metric(task.metric)
-    bootstrap = Bootstrap(model, config, stream=task.name)
+    bootstrap = Bootstrap(model.groups_N, config, stream=task.name)
     ours = bootstrap.resample(metric, model)
     values = {name: metric(scores) for name, scores in scored.baselines.items()}
     trivial = next((name for name in task.baselines if name in values), None)
@@ -86,31 +93,46 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
         secondary=_secondary(scored),
         users_with_one_class=users_with_one_class(model) if len(task.labels) == 2 else 0,
         slices=_slices(store, scored, metric, config),
+        level=metric.level,
+        sampled=scored.sampled,
+        temperature=scored.temperature,
+        targets_hash=targets_fingerprint(store, scored.asked),
+        **_ranking_facts(store, scored),
     )
 
 
-def check_sampled(task: Task, asked: Sequence[Asked], store: TokenStore) -> None:
-    """Refuse a task whose candidates were sampled, but whose metric does not say so.
+def paired_difference(
+    task: Task, ours: TargetScores, theirs: TargetScores, config: BootstrapConfig
+) -> Range:
+    """How much better one scorer is than another on the same targets, in the task's metric."""
+    bootstrap = Bootstrap(ours.groups_N, config, stream=task.name)
+    metric = find_metric(task.metric)
+    pair = (bootstrap.resample(metric, scores) for scores in (ours, theirs))
+    return Range.of(bootstrap.difference(*pair))
 
-    A candidate that is no later event of the user is a sampled negative: the number depends on the
+
+def has_sampled_candidates(task: Task, asked: Sequence[Asked], store: TokenStore) -> bool:
+    """Whether a sampler drew the candidates; refuse a task whose metric does not say so.
+
+    A candidate that is no event of the user is a sampled negative: the number depends on the
     sampler and must not be read as a full ranking.
 
     Raises:
         ValueError: the metric's name lacks "sampled".
     """
-    if task.metric.startswith(SAMPLED) or task.kind == "title":
-        return
-    for one in asked:
+    if task.metric.startswith(SAMPLED):
+        return True
+    for one in asked if task.kind != "title" else ():
         if one.moment.user < 0:
             continue
-        stop = int(store.user_offsets_U1[one.moment.user + 1])
-        later = set(store.event_item_E[one.moment.cut : stop].tolist())
-        sampled = set(one.question.candidates) - later
+        own = slice(*store.user_offsets_U1[one.moment.user : one.moment.user + 2])
+        sampled = set(one.question.candidates) - set(store.event_item_E[own].tolist())
         if sampled:
             raise ValueError(
                 f"task {task.name!r} asks about item {sampled.pop()}, which user {one.moment.user} "
                 f"never met: a sampled negative. Call its metric {SAMPLED}{task.metric}"
             )
+    return False
 
 
 def _best(metric: Metric, values: Mapping[str, float]) -> str | None:
@@ -130,13 +152,29 @@ def _beats(difference: Range | None) -> bool | None:
 
 def _secondary(scored: TaskScores) -> dict[str, float | None]:
     task, model = scored.task, scored.model
-    graded = bool(model.gains_NK.size) and not np.isnan(model.gains_NK).all()
-    names = secondary_metrics(task.kind, task.metric, len(task.labels), graded)
+    names = secondary_metrics(task.kind, task.metric, len(task.labels), model.has_gains)
     found = {name: number(find_metric(name)(model)) for name in names}
     found = {name: value for name, value in found.items() if value is not None}
+    prefix = SAMPLED if task.metric.startswith(SAMPLED) else ""
+    if scored.temperature is not None:
+        calibrated = with_temperature(model, scored.temperature)
+        for name in ("ece", "logloss"):
+            found[f"{prefix}{name}_calibrated"] = number(find_metric(name)(calibrated))
     if scored.swapped is not None and len(scored.swapped):
-        found[swap.NAME] = swap.consistency(model, scored.swapped)
+        found[prefix + swap.NAME] = swap.consistency(model, scored.swapped)
     return found
+
+
+def _ranking_facts(store: TokenStore, scored: TaskScores) -> dict[str, Any]:
+    """What a ranking of the catalog has to say of itself."""
+    if scored.task.kind != "title":
+        return {}
+    return {
+        "ranked_items": float(scored.model.ranked_N.mean()),
+        "excluded_items": float(excluded_items(store, scored.asked).mean()),
+        "unreachable": scored.model.unreachable,
+        "invalid_rate": 0.0,  # only titles of the catalog are scored: nothing else can be answered
+    }
 
 
 def _slices(
@@ -153,7 +191,7 @@ def _slices(
         part = scored.model.take((known_N >= low) & (known_N <= high))
         if not len(part):
             continue
-        bootstrap = Bootstrap(part, config, stream=f"{scored.task.name}/{name}")
+        bootstrap = Bootstrap(part.groups_N, config, stream=f"{scored.task.name}/{name}")
         interval = bootstrap.interval(bootstrap.resample(metric, part))
         slices.append(
             Slice(

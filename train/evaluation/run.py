@@ -1,6 +1,7 @@
 """A worker's entry: `python -m train.evaluation.run --run RUN`, alone or under a launcher.
 
-Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings) and examples.json.
+Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings), examples.json and
+predictions.parquet with every answer; with --curve NAME, curve-NAME.json instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_pipeline.files import atomic_write
@@ -22,20 +23,28 @@ from train.config import TrainConfig, load_config
 from train.distributed import DistributedContext, init_distributed
 from train.evaluation.bootstrap import BootstrapConfig
 from train.evaluation.config import EvaluationConfig
+from train.evaluation.curves import find_curve
+from train.evaluation.curves.trace import trace
+from train.evaluation.honesty import check_results
 from train.evaluation.models import (
     trained_model,
     untrained_model,
     untrained_name,
     weights_hash,
 )
+from train.evaluation.prediction_file import write_predictions
 from train.evaluation.protocol import Contestant, Evaluation, evaluate
-from train.evaluation.results import SCHEMA_VERSION, Results, write_results
+from train.evaluation.results import FOLDER, SCHEMA_VERSION, Results, write_results
 from train.logs import set_up_logs
 from train.plugins import load_plugins
 
 log = logging.getLogger(__name__)
 
-FOLDER = "evaluation"
+NUMBERS = (
+    "max_targets", "max_title_targets", "calibration_targets", "baseline_trees", "baseline_trials",
+    "max_tokens", "seed",
+)  # fmt: skip
+"""Settings of an evaluation that are options of the command line under their own names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,18 +59,21 @@ class EvaluationJob:
     """Task names; empty: those that the run was trained on, and all held-out ones that apply."""
     output: Path | None = None
     """Where results go; None: `evaluation/` in the run."""
+    curves: tuple[str, ...] = ()
+    """Curves to measure instead of the one evaluation."""
     settings: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
-def run_evaluation(job: EvaluationJob, context: DistributedContext) -> Results:
-    """Evaluate and write the results; every rank calls this and gets them.
+def run_evaluation(job: EvaluationJob, context: DistributedContext) -> list[Results]:
+    """Evaluate and write the results; every rank calls this and gets them, one per file.
 
     Raises:
-        ValueError: no model under `run`, no config and no stores given, unknown tasks.
+        ValueError: no model under `run`, no config and no stores given, unknown tasks or curves.
     """
     folder = resolve_model_folder(job.run)
     config = find_config(job.run)
     load_plugins(config.plugins if config else ())
+    curves = [find_curve(name) for name in job.curves]
     stores = open_stores(_store_folders(job, config))
     tasks = _tasks(job, config, stores)
     trained = Contestant(
@@ -70,28 +82,41 @@ def run_evaluation(job: EvaluationJob, context: DistributedContext) -> Results:
         weights_hash=context.broadcast_object(weights_hash(folder) if context.is_main else ""),
     )
     output = job.output or _run_folder(job.run) / FOLDER
-    evaluation = evaluate(
-        trained,
-        _untrained(config, stores[0], context),
-        stores,
-        tasks,
-        config.mixture if config else MixtureConfig(),
-        context,
-        job.settings,
-        mixture_seed=config.seed if config else 0,
-        cache_folder=output,
-    )
-    if context.is_main:
-        write_evaluation(evaluation, output)
+    mixture = config.mixture if config else MixtureConfig()
+    seed = config.seed if config else 0
+    found = []
+    for curve in curves:
+        results = trace(
+            trained, curve, stores, tasks, mixture, context, job.settings,
+            mixture_seed=seed, cache_folder=output,
+        )  # fmt: skip
+        if context.is_main:
+            write_results(results, output / f"curve-{curve.name}.json")
+        found.append(results)
+    if not curves:
+        untrained = _untrained(config, stores[0], context)
+        evaluation = evaluate(
+            trained, untrained, stores, tasks, mixture, context, job.settings,
+            mixture_seed=seed, cache_folder=output,
+        )  # fmt: skip
+        if context.is_main:
+            write_evaluation(evaluation, output)
+        found.append(evaluation.results)
     context.barrier()
-    return evaluation.results
+    return found
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write results and examples; gives the file of the results."""
+    """Write predictions, results and examples; gives the file of the results.
+
+    Raises:
+        DishonestResultError: the result hides something that it has to say.
+    """
+    check_results(evaluation.results)
     suffix = "" if evaluation.results.phrasing == "trained" else f"-{evaluation.results.phrasing}"
     path = folder / f"results{suffix}.json"
-    write_results(evaluation.results, path)
+    written = write_predictions(folder / f"predictions{suffix}.parquet", evaluation.predictions)
+    write_results(replace(evaluation.results, predictions=written), path)
     examples = {"schema_version": SCHEMA_VERSION, "examples": evaluation.examples}
     atomic_write(folder / f"examples{suffix}.json", json.dumps(examples, indent=1) + "\n")
     return path
@@ -155,9 +180,10 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
     parser.add_argument("--store", action="append", default=[], help="token store; repeatable")
     parser.add_argument("--task", action="append", default=[], help="task name; repeatable")
     parser.add_argument("--output", type=Path, help="folder of the results")
+    parser.add_argument("--curve", action="append", default=[], help="curve; repeatable")
     parser.add_argument("--phase", choices=("validation", "test"), default=defaults.phase)
     parser.add_argument("--phrasing", choices=("trained", "held_out"), default=defaults.phrasing)
-    for name in ("max_targets", "max_title_targets", "baseline_trees", "max_tokens", "seed"):
+    for name in NUMBERS:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=int, default=getattr(defaults, name))
     parser.add_argument("--resamples", type=int, default=defaults.bootstrap.resamples)
@@ -169,11 +195,7 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
     settings = EvaluationConfig(
         phase=given.phase,
         phrasing=given.phrasing,
-        max_targets=given.max_targets,
-        max_title_targets=given.max_title_targets,
-        seed=given.seed,
-        baseline_trees=given.baseline_trees,
-        max_tokens=given.max_tokens,
+        **{name: getattr(given, name) for name in NUMBERS},
         with_baselines=given.with_baselines,
         with_untrained=given.with_untrained,
         bootstrap=BootstrapConfig(resamples=given.resamples, seed=given.seed),
@@ -183,6 +205,7 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
         stores=tuple(given.store),
         tasks=tuple(given.task),
         output=given.output,
+        curves=tuple(given.curve),
         settings=settings,
     )
 

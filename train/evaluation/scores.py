@@ -21,8 +21,8 @@ class TargetScores:
     """Answers to N targets of one task, beside the truth that they are measured against.
 
     Label and choice tasks carry `probabilities_NK`; title tasks carry the place of the right item
-    among the whole catalog as two counts, so that ties stay visible: how many items score
-    strictly higher (`better_N`) and how many others score the same (`tied_N`).
+    among the whole catalog as counts, so that ties stay visible: how many items score strictly
+    higher (`better_N`), how many others score the same (`tied_N`), of how many (`ranked_N`).
     """
 
     groups_N: Ints
@@ -45,6 +45,8 @@ class TargetScores:
     """title tasks: items that score strictly higher than the right one; -1 elsewhere"""
     tied_N: Ints
     """title tasks: other items with the same score; 0 elsewhere"""
+    ranked_N: Ints
+    """title tasks: items that stood in the ranking, the right one counted; 0 elsewhere"""
     label_mass_N: Floats
     """probability that the model gave to all choices together before renormalising; NaN = none"""
 
@@ -56,6 +58,16 @@ class TargetScores:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether choices have graded relevance."""
+        return bool(self.gains_NK.size) and not np.isnan(self.gains_NK).all()
+
+    @property
+    def unreachable(self) -> int:
+        """Title targets whose right item could not be ranked: never learned of, or already met."""
+        return int((self.better_N >= np.maximum(self.ranked_N, 1)).sum())
 
     def take(self, rows: NDArray[Any]) -> TargetScores:
         """The targets at `rows` (indices or a mask)."""

@@ -11,11 +11,18 @@ from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks import Task, all_tasks, applicable
-from train.evaluation.baselines import BASELINES, Baseline, Questions, find_baseline
-from train.evaluation.baselines.base import choose, seen_items
+from train.evaluation.baselines import (
+    BASELINES,
+    Baseline,
+    Questions,
+    find_baseline,
+    register_baseline,
+)
+from train.evaluation.baselines.base import choose, excluded_items, seen_items
 from train.evaluation.baselines.features import ItemClock
 from train.evaluation.baselines.item_knn import co_occurrences, normalised
 from train.evaluation.baselines.matrix_factorization import _matrix, _solve
+from train.evaluation.baselines.sequence import SequenceBaseline
 from train.evaluation.metrics import find_metric
 from train.evaluation.questions import Asked, collect, place_in_catalog
 from train.sequences import SequenceData
@@ -51,6 +58,9 @@ def of_task(asked: tuple[Asks, Asks, Asks], name: str) -> Questions:
     return Questions(train=train.get(name, []), validation=validation[name], test=test[name])
 
 
+NEXT_ITEM = ("next_item_title", "next_item_choice", "will_watch")
+
+
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_every_baseline_answers_every_task_that_names_it(
     tiny_store: TokenStore, tasks: list[Task], asked: tuple[Asks, Asks, Asks], name: str
@@ -58,6 +68,9 @@ def test_every_baseline_answers_every_task_that_names_it(
     baseline = BASELINES[name](tiny_store, 0)
     baseline.fit()
     named = [task for task in tasks if name in task.baselines]
+    if issubclass(BASELINES[name], SequenceBaseline):
+        named = [task for task in tasks if task.name in NEXT_ITEM]
+        assert baseline.settings["settings_tried"] == 1
     assert named
     for task in named:
         part = of_task(asked, task.name)
@@ -106,6 +119,7 @@ def on(baseline: Baseline, store: TokenStore) -> Baseline:
     [
         ("item_knn", "next_item_title"),
         ("sasrec", "next_item_choice"),
+        ("gru4rec", "next_item_title"),
         ("matrix_factorization", "like"),
         ("logistic", "like"),
         ("gradient_boosting", "rating"),
@@ -195,16 +209,19 @@ def test_the_catalog_leaves_the_history_out_and_a_stranger_is_a_miss(
     tiny_store: TokenStore, asked: tuple[Asks, Asks, Asks]
 ) -> None:
     score_N = np.array([0.9, 0.5, 0.5, 0.7, -np.inf])
-    assert place_in_catalog(score_N, 1, np.array([], np.int64)) == (2, 1)
-    assert place_in_catalog(score_N, 1, np.array([0, 2])) == (1, 0)
-    assert place_in_catalog(score_N, 4, np.array([0])) == (3, 0)
+    assert place_in_catalog(score_N, 1, np.array([], np.int64)) == (2, 1, 4)
+    assert place_in_catalog(score_N, 1, np.array([0, 2])) == (1, 0, 2)
+    assert place_in_catalog(score_N, 4, np.array([0])) == (3, 0, 3)
+    # What the user has met is a miss for every scorer alike.
+    assert place_in_catalog(score_N, 1, np.array([1])) == (3, 0, 3)
     with pytest.raises(ValueError, match="NaN"):
         place_in_catalog(np.array([np.nan, 1.0]), 1, np.array([], np.int64))
     one = asked[2]["next_item_title"][-1]
     first = tiny_store.user_offsets_U1[one.moment.user]
-    assert set(seen_items(tiny_store, one)) == set(
-        tiny_store.event_item_E[first : one.moment.cut].tolist()
-    )
+    met = set(tiny_store.event_item_E[first : one.moment.cut].tolist())
+    assert set(seen_items(tiny_store, one)) == met
+    known = set(tiny_store.statistics.known_items.tolist())
+    assert excluded_items(tiny_store, [one]).tolist() == [len(met & known)]
 
 
 def test_choosing_keeps_the_order_of_scores_with_and_without_questions_to_fit_on() -> None:
@@ -217,3 +234,5 @@ def test_choosing_keeps_the_order_of_scores_with_and_without_questions_to_fit_on
 def test_a_wrong_name_lists_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no baseline is called 'item_kn'; nearest: item_knn"):
         find_baseline("item_kn")
+    with pytest.raises(ValueError, match="a baseline called 'item_knn' already"):
+        register_baseline(BASELINES["item_knn"])

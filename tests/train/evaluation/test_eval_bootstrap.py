@@ -9,6 +9,11 @@ from train.evaluation.bootstrap import Bootstrap, BootstrapConfig, Interval
 from train.evaluation.metrics import METRICS
 from train.evaluation.scores import TargetScores
 
+METRICS_OF_LABELS = [
+    *("auc", "macro_auc", "gauc", "ece", "logloss", "accuracy", "f1", "macro_f1", "micro_f1"),
+    *("qwk", "rmse_expected", "mae_expected", "spearman", "mrr", "hr@1", "ndcg"),
+]
+
 
 def binary_scores(rng: np.random.Generator, n_users: int, per_user: int) -> TargetScores:
     """Targets of users whose accuracy differs, so that targets of one user hang together."""
@@ -29,6 +34,7 @@ def binary_scores(rng: np.random.Generator, n_users: int, per_user: int) -> Targ
         class_values_K=np.array([0.0, 1.0]),
         better_N=np.full(n, -1),
         tied_N=np.zeros(n, np.int64),
+        ranked_N=np.zeros(n, np.int64),
         label_mass_N=np.ones(n),
     )
 
@@ -36,16 +42,14 @@ def binary_scores(rng: np.random.Generator, n_users: int, per_user: int) -> Targ
 def interval(
     made: TargetScores, config: BootstrapConfig, name: str, *, stream: str = "like"
 ) -> Interval:
-    bootstrap = Bootstrap(made, config, stream=stream)
+    bootstrap = Bootstrap(made.groups_N, config, stream=stream)
     return bootstrap.interval(bootstrap.resample(METRICS[name], made))
 
 
-@pytest.mark.parametrize(
-    "name", ["auc", "gauc", "ece", "accuracy", "macro_f1", "qwk", "rmse_expected"]
-)
+@pytest.mark.parametrize("name", METRICS_OF_LABELS)
 def test_weights_equal_copied_rows(name: str) -> None:
     made = binary_scores(np.random.default_rng(0), 12, 6)
-    bootstrap = Bootstrap(made, BootstrapConfig(resamples=5, seed=4), stream="like")
+    bootstrap = Bootstrap(made.groups_N, BootstrapConfig(resamples=5, seed=4), stream="like")
     values_R = bootstrap.resample(METRICS[name], made).values_R
     for r, draws_G in enumerate(bootstrap._draws_RG):
         rows = np.repeat(np.arange(len(made)), draws_G[made.groups_N])
@@ -88,7 +92,7 @@ def test_difference_is_paired_and_positive_when_ours_is_better() -> None:
             "probabilities_NK": noisy_NK,
         }
     )
-    bootstrap = Bootstrap(ours, BootstrapConfig(resamples=500), stream="like")
+    bootstrap = Bootstrap(ours.groups_N, BootstrapConfig(resamples=500), stream="like")
     for name in ("auc", "logloss"):  # one way up, one way down
         metric = METRICS[name]
         mine = bootstrap.resample(metric, ours)
@@ -103,7 +107,7 @@ def test_difference_is_paired_and_positive_when_ours_is_better() -> None:
 
 def test_difference_of_two_metrics_is_refused() -> None:
     made = binary_scores(np.random.default_rng(4), 10, 3)
-    bootstrap = Bootstrap(made, BootstrapConfig(resamples=10), stream="like")
+    bootstrap = Bootstrap(made.groups_N, BootstrapConfig(resamples=10), stream="like")
     auc, ece = (bootstrap.resample(METRICS[name], made) for name in ("auc", "ece"))
     with pytest.raises(AssertionError, match="two metrics"):
         bootstrap.difference(auc, ece)
@@ -111,10 +115,23 @@ def test_difference_of_two_metrics_is_refused() -> None:
 
 def test_a_thousand_resamples_of_two_thousand_targets_take_about_a_second() -> None:
     made = binary_scores(np.random.default_rng(6), 100, 20)
-    bootstrap = Bootstrap(made, BootstrapConfig(), stream="like")
+    bootstrap = Bootstrap(made.groups_N, BootstrapConfig(), stream="like")
     began = time.perf_counter()
     bootstrap.interval(bootstrap.resample(METRICS["auc"], made))
     assert time.perf_counter() - began < 3.0  # 0.1 s on a quiet core
+
+
+def test_a_part_of_the_targets_is_resampled_with_the_draws_of_all() -> None:
+    made = binary_scores(np.random.default_rng(5), 20, 5)
+    bootstrap = Bootstrap(made.groups_N, BootstrapConfig(resamples=7), stream="like")
+    rows = slice(30, 80)
+    part = made.take(rows)
+    values_R = bootstrap.resample(METRICS["accuracy"], part, rows).values_R
+    weights_RN = bootstrap._draws_RG[:, made.groups_N].astype(float)
+    expected_R = METRICS["accuracy"].weighted(part, weights_RN[:, rows])
+    np.testing.assert_array_equal(values_R, expected_R)
+    with pytest.raises(AssertionError, match="other targets"):
+        bootstrap.resample(METRICS["accuracy"], part)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

@@ -4,12 +4,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from train.evaluation.metrics import (
     METRICS,
+    Metric,
     find_metric,
+    mean_of,
     places,
+    register_metric,
     secondary_metrics,
     users_with_one_class,
 )
@@ -37,6 +41,7 @@ def scores(
         class_values_K=class_values(classes),
         better_N=np.full(n, -1),
         tied_N=np.zeros(n, np.int64),
+        ranked_N=np.zeros(n, np.int64),
         label_mass_N=np.full(n, math.nan),
     )
 
@@ -54,6 +59,7 @@ def titles(better: list[int], tied: list[int]) -> TargetScores:
         class_values_K=np.zeros(0),
         better_N=np.array(better),
         tied_N=np.array(tied),
+        ranked_N=np.full(n, 200),
         label_mass_N=np.full(n, math.nan),
     )
 
@@ -144,12 +150,91 @@ def test_rmse_prefers_the_value_of_the_target_to_that_of_its_class() -> None:
     assert METRICS["rmse_expected"](made) == pytest.approx(0.5)
 
 
-def test_macro_f1_equals_scikit_learn() -> None:
+def test_metrics_of_several_classes_equal_scikit_learn_with_weights() -> None:
     rng = np.random.default_rng(6)
     p_NK, label_N = rng.dirichlet(np.ones(4), 100), rng.integers(0, 4, 100)
     made = scores(p_NK.tolist(), label_N.tolist(), classes=("a", "b", "c", "d"))
-    f1 = sk.f1_score(label_N, p_NK.argmax(1), average="macro")
-    assert METRICS["macro_f1"](made) == pytest.approx(f1)
+    weights_RN = np.stack([np.ones(100), rng.integers(0, 4, 100).astype(float)])
+    got = {n: METRICS[n].weighted(made, weights_RN) for n in ("macro_f1", "micro_f1", "macro_auc")}
+    for row, w_N in enumerate(weights_RN):
+        for average in ("macro", "micro"):
+            f1 = sk.f1_score(label_N, p_NK.argmax(1), average=average, sample_weight=w_N)
+            assert got[f"{average}_f1"][row] == pytest.approx(f1)
+        one_vs_rest = [
+            sk.roc_auc_score(label_N == c, p_NK[:, c], sample_weight=w_N) for c in range(4)
+        ]
+        assert got["macro_auc"][row] == pytest.approx(np.mean(one_vs_rest))
+
+
+def test_f1_is_that_of_the_second_class(binary) -> None:
+    made, weights_N = binary
+    predicted_N = made.probabilities_NK.argmax(1)
+    for row, w_N in enumerate((np.ones(len(made)), weights_N)):
+        expected = sk.f1_score(made.labels_N, predicted_N, sample_weight=w_N)
+        weights_RN = np.stack([np.ones(len(made)), weights_N])
+        assert METRICS["f1"].weighted(made, weights_RN)[row] == pytest.approx(expected)
+    assert math.isnan(METRICS["f1"](scores([[0.9, 0.1]], [0])))  # no positive, none predicted
+
+
+def test_spearman_equals_scipy_on_copied_rows() -> None:
+    rng = np.random.default_rng(9)
+    p_NK = np.round(rng.dirichlet(np.ones(5), 80), 1)
+    p_NK /= p_NK.sum(1, keepdims=True)
+    value_N = rng.integers(1, 6, 80).astype(float)
+    made = scores(
+        p_NK.tolist(), (value_N - 1).astype(int).tolist(), classes=("1", "2", "3", "4", "5")
+    )
+    copies_N = rng.integers(0, 4, 80)
+    weights_RN = np.stack([np.ones(80), copies_N.astype(float)])
+    got_R = METRICS["spearman"].weighted(made, weights_RN)
+    expected_N = p_NK @ np.arange(1.0, 6.0)
+    assert got_R[0] == pytest.approx(stats.spearmanr(expected_N, value_N).statistic)
+    rows = np.repeat(np.arange(80), copies_N)
+    assert got_R[1] == pytest.approx(stats.spearmanr(expected_N[rows], value_N[rows]).statistic)
+    # By hand: 1 - 6 * (0 + 1 + 1) / (3 * 8)
+    three = scores([[1 - p, p] for p in (0.1, 0.5, 0.4)], [0, 0, 0], values=[1.0, 2.0, 3.0])
+    assert METRICS["spearman"](three) == pytest.approx(0.5)
+
+
+def test_sets_by_hand() -> None:
+    made = scores(
+        [[0.4, 0.3, 0.2, 0.1]], [0], gains=[[1.0, 0.0, 1.0, 1.0]], classes=("a", "b", "c", "d")
+    )
+    assert METRICS["set_f1@3"](made) == pytest.approx(2 * 2 / (3 + 3))
+    assert METRICS["jaccard@3"](made) == pytest.approx(2 / 4)
+    assert METRICS["set_f1@1"](made) == pytest.approx(2 * 1 / (1 + 3))
+    assert METRICS["recall@1"](made) == pytest.approx(1 / 3)
+    assert METRICS["set_f1"](made) == METRICS["set_f1@3"](made)  # as many as are right
+    assert METRICS["recall@10"](made) == 1.0
+    nothing = scores([[0.5, 0.5]], [0], gains=[[0.0, 0.0]])
+    assert math.isnan(METRICS["jaccard"](nothing))
+    with pytest.raises(ValueError, match="needs gains"):
+        METRICS["jaccard"](scores([[0.5, 0.5]], [0]))
+
+
+def test_sets_equal_scikit_learn_averaged_over_every_order_of_the_ties() -> None:
+    rng = np.random.default_rng(10)
+    p_NK = np.round(rng.random((12, 6)), 1)
+    right_NK = rng.random((12, 6)) < 0.4
+    right_NK[:, 0] = True
+    made = scores(
+        p_NK.tolist(), [0] * 12, gains=right_NK.astype(float).tolist(), classes=tuple("abcdef")
+    )
+    found = []
+    for _ in range(800):  # ties broken at random, many times
+        order = np.lexsort((rng.random((12, 6)), -p_NK), axis=1)
+        answer_NK = np.zeros((12, 6), bool)
+        np.put_along_axis(answer_NK, order[:, :3], True, axis=1)
+        f1 = sk.f1_score(right_NK, answer_NK, average="samples")
+        found.append((f1, sk.jaccard_score(right_NK, answer_NK, average="samples")))
+    expected = np.mean(found, axis=0)
+    assert METRICS["set_f1@3"](made) == pytest.approx(expected[0], abs=8e-3)
+    assert METRICS["jaccard@3"](made) == pytest.approx(expected[1], abs=8e-3)
+
+
+def test_recall_of_one_right_answer_is_the_hit_rate() -> None:
+    made = titles([0, 4, 19, 9], [0, 2, 0, 3])
+    assert METRICS["recall@10"](made) == METRICS["hr@10"](made)
 
 
 def test_ndcg_of_graded_lists_equals_scikit_learn_on_ties() -> None:
@@ -187,6 +272,58 @@ def test_places_of_choices_count_only_real_choices() -> None:
     better_N, tied_N = places(scores([[0.2, 0.5, 0.2, 0.1], [1.0, 0.0]], [2, 1]))
     assert better_N.tolist() == [1, 1]
     assert tied_N.tolist() == [1, 0]
+
+
+def test_ranks_of_titles_equal_a_slow_reference_over_shuffled_scores() -> None:
+    rng = np.random.default_rng(12)
+    score_BN = rng.integers(0, 30, (40, 60)).astype(float)
+    right_B = rng.integers(0, 60, 40)
+    of_right_B = score_BN[np.arange(40), right_B]
+    better_B = (score_BN > of_right_B[:, None]).sum(1)
+    tied_B = (score_BN == of_right_B[:, None]).sum(1) - 1
+    made = titles(better_B.tolist(), tied_B.tolist())
+    found = []
+    for _ in range(800):
+        order = np.lexsort((rng.random(score_BN.shape), -score_BN), axis=1)
+        rank_B = np.argwhere(order == right_B[:, None])[:, 1] + 1
+        gain_B = np.where(rank_B <= 10, 1 / np.log2(rank_B + 1), 0)
+        found.append(((rank_B <= 10).mean(), gain_B.mean(), (1 / rank_B).mean()))
+    got = [METRICS[name](made) for name in ("hr@10", "ndcg@10", "mrr")]
+    np.testing.assert_allclose(got, np.mean(found, axis=0), atol=3e-3)
+
+
+def test_every_metric_has_a_direction_a_level_and_bounds() -> None:
+    assert {m.name for m in METRICS.values() if not m.higher_is_better} == {
+        "logloss",
+        "ece",
+        "rmse_expected",
+        "mae_expected",
+    }
+    assert {m.name for m in METRICS.values() if m.level == "per_user"} == {"gauc"}
+    perfect = scores(
+        [[0.0, 1.0], [1.0, 0.0]] * 3, [1, 0] * 3, users=[0] * 6, gains=[[0, 1], [1, 0]] * 3
+    )
+    for metric in METRICS.values():
+        if metric.name.startswith(("set_f1@", "jaccard@")):
+            continue  # an answer of a fixed size has too many where fewer are right
+        best = 1.0 if metric.higher_is_better else 0.0
+        assert metric(perfect) == pytest.approx(best, abs=1e-6), metric.name
+
+
+def test_a_metric_of_ones_own_registers_once() -> None:
+    def doubt(made: TargetScores) -> np.ndarray:
+        return 1.0 - made.probabilities_NK.max(axis=1)
+
+    mine = Metric("doubt", False, mean_of(doubt))
+    register_metric(mine)
+    try:
+        assert find_metric("sampled_doubt")(scores([[0.3, 0.7]], [0])) == pytest.approx(0.3)
+        with pytest.raises(ValueError, match="a metric called 'doubt' already"):
+            register_metric(mine)
+        with pytest.raises(ValueError, match="register the formula without it"):
+            register_metric(Metric("sampled_doubt", False, mean_of(doubt)))
+    finally:
+        METRICS.pop("doubt")
 
 
 def test_names() -> None:

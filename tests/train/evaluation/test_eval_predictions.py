@@ -99,6 +99,7 @@ def test_titles_are_ranked_among_the_whole_catalog_without_the_history(
             right = score_N[catalog.index(branch.question.label)]
             assert got.better_N[row] == (score_N > right).sum()
             assert got.tied_N[row] == (score_N == right).sum() - 1
+            assert got.ranked_N[row] == len(catalog)
             row += 1
     assert row == len(got) > 5
     assert len(set(got.better_N.tolist())) > 3  # not all at one end, where any bound would do

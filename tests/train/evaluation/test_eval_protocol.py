@@ -22,15 +22,14 @@ from train.evaluation.config import EvaluationConfig
 from train.evaluation.protocol import Contestant, Evaluation, evaluate
 from train.evaluation.questions import Asked
 from train.evaluation.results import (
-    COLUMNS,
+    DECODING,
     Results,
     read_results,
-    render_table,
     summary_lines,
     to_json,
     write_results,
 )
-from train.evaluation.rows import check_sampled
+from train.evaluation.rows import has_sampled_candidates
 from train.evaluation.run import find_config, parse_job, write_evaluation
 from train.evaluation.scores import TargetScores
 from train.evaluation.swap import consistency, swapped_trees
@@ -46,7 +45,9 @@ MIXTURE = MixtureConfig(targets_per_tree=8, history_events=6)
 CONFIG = EvaluationConfig(
     max_targets=40,
     max_title_targets=5,
+    calibration_targets=30,
     baseline_trees=60,
+    baseline_trials=1,
     max_tokens=2000,
     bootstrap=BootstrapConfig(resamples=200),
 )
@@ -118,7 +119,10 @@ def test_the_header_says_what_was_measured_and_how(
 ) -> None:
     assert results.model_hash == "hash of 1"
     assert results.split_hash == tiny_store.card.split["hash"]
-    assert results.decoding == "likelihood, full catalog, history excluded"
+    assert results.decoding == DECODING
+    assert results.mixture["history_events"] == MIXTURE.history_events
+    assert "torch" in results.provenance["packages"]
+    assert results.calibration_targets == 30
     assert results.bootstrap == {"resamples": 200, "level": 0.95, "seed": 0, "unit": "user"}
     assert results.corpora[0].store_fingerprint == tiny_store.fingerprint
     assert {"model", "untrained", "baselines", "total"} <= set(results.seconds)
@@ -161,7 +165,7 @@ def test_results_survive_writing_and_reading(results: Results, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data.update(schema_version=99), "schema_version 99, this version reads 1"),
+        (lambda data: data.update(schema_version=99), "schema_version 99, this version reads 2"),
         (lambda data: data["rows"][0].pop("metric"), r"Row has missing keys \['metric'\]"),
         (lambda data: data.update(extra=1), r"unknown keys \['extra'\]"),
     ],
@@ -177,9 +181,7 @@ def test_a_foreign_result_file_is_refused(
         read_results(path)
 
 
-def test_table_and_summary_name_what_is_not_beaten(results: Results) -> None:
-    table = render_table(results)
-    assert [len(line) for line in table] == [len(COLUMNS)] * len(results.rows)
+def test_the_summary_names_what_is_not_beaten(results: Results) -> None:
     lines = summary_lines(results)
     lost = [row.task for row in results.rows if not row.beats_trivial]
     line = next(line for line in lines if "the trivial baseline" in line)
@@ -188,6 +190,7 @@ def test_table_and_summary_name_what_is_not_beaten(results: Results) -> None:
     best = dataclasses.replace(results.rows[0], beats_trivial=True)
     won = dataclasses.replace(results, rows=[best])
     assert "Beats the trivial baseline beyond the interval on 1 of 1 tasks." in summary_lines(won)
+    assert any("candidates: full catalog" in line and "sampling: False" in line for line in lines)
 
 
 def test_examples_are_whole_prompts_with_probabilities(evaluation: Evaluation) -> None:
@@ -207,9 +210,10 @@ def test_baselines_are_fitted_once(
         raise AssertionError("fitted again")
 
     assert len(list(folder.glob("baselines-*.json"))) == 1
+    before = dataclasses.replace(results, seconds={}, targets_per_second=0.0)
     monkeypatch.setattr(opponents, "_fit_share", refuse)
-    again = run(tiny_store, folder).results
-    assert again.rows == results.rows  # and the whole evaluation repeats itself
+    again = dataclasses.replace(run(tiny_store, folder).results, seconds={}, targets_per_second=0.0)
+    assert again == before  # and the whole evaluation repeats itself
     with pytest.raises(AssertionError, match="fitted again"):  # other questions, other scores
         run(tiny_store, folder, config=dataclasses.replace(CONFIG, seed=1))
 
@@ -243,6 +247,8 @@ def test_held_out_phrasings_are_asked_and_filed_apart(
     assert row.beats_untrained is None
     assert row.baselines == {}
     assert row.n == trained.results.rows[0].n
+    assert row.targets_hash == trained.results.rows[0].targets_hash  # only the words differ
+    assert row.temperature is not None
 
 
 def test_a_sampled_metric_must_say_so(tiny_store: TokenStore) -> None:
@@ -262,8 +268,9 @@ def test_a_sampled_metric_must_say_so(tiny_store: TokenStore) -> None:
             DistributedContext(),
             config,
         )
-    honest: list[Asked] = []
-    check_sampled(all_tasks()["like"], honest, tiny_store)
+    nothing: list[Asked] = []
+    assert not has_sampled_candidates(all_tasks()["like"], nothing, tiny_store)
+    assert has_sampled_candidates(all_tasks()["will_watch"], nothing, tiny_store)
 
 
 def test_a_wrong_baseline_or_metric_name_stops_before_any_scoring(tiny_store: TokenStore) -> None:
@@ -304,11 +311,14 @@ def test_the_command_line_reads_every_setting(tmp_path: Path) -> None:
     assert job.settings.phrasing == "held_out"
     assert job.settings.max_targets == 7
     assert job.settings.bootstrap.resamples == 9
+    assert job.settings.calibration_targets == 200
     assert not job.settings.with_baselines
     assert job.settings.with_untrained
     assert find_config(tmp_path) is None
     with pytest.raises(ValueError, match="max_targets=0"):
         parse_job(["--run", str(tmp_path), "--max-targets", "0"])
+    curves = parse_job(["--run", str(tmp_path), "--curve", "shots", "--curve", "months"]).curves
+    assert curves == ("shots", "months")
 
 
 def test_interval_of_one_user_is_a_point(tiny_store: TokenStore) -> None:
@@ -353,6 +363,7 @@ def test_consistency_follows_the_item_and_not_the_letter() -> None:
             class_values_K=np.arange(2.0),
             better_N=whole - 1,
             tied_N=whole,
+            ranked_N=whole,
             label_mass_N=np.ones(n),
         )
 

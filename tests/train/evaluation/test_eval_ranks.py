@@ -13,7 +13,9 @@ from modeling.backbone import build_backbone
 from modeling.shape import ModelShape
 from train.config import TrainConfig, to_yaml
 from train.distributed import DistributedContext
-from train.evaluation.results import read_results
+from train.evaluation.against import compare, read_recorded
+from train.evaluation.bootstrap import BootstrapConfig
+from train.evaluation.results import Results, read_results
 from train.evaluation.run import parse_job, run_evaluation
 
 SHAPE = ModelShape(
@@ -27,6 +29,7 @@ TASKS = ("like", "will_watch", "next_item_title", "pairwise", "impute_genre")
 SETTINGS = [
     *("--resamples", "50", "--baseline-trees", "40"),
     *("--max-targets", "24", "--max-title-targets", "4", "--max-tokens", "1500"),
+    *("--calibration-targets", "24", "--baseline-trials", "1"),
 ]
 
 
@@ -67,24 +70,43 @@ def numbers(value: object) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+def same_rows(one: Results, two: Results) -> int:
+    """Same micro-batches, same resamples: what is left is the rounding of the processor."""
+    for a, b in zip(one.rows, two.rows, strict=True):
+        a_numbers, b_numbers = numbers(asdict(a)), numbers(asdict(b))
+        assert a_numbers == pytest.approx(b_numbers, abs=1e-5), (a.task, a.x)
+        assert a.targets_hash == b.targets_hash
+    return len(one.rows)
+
+
 def test_two_processes_equal_one(run: Path, tmp_path: Path) -> None:
     outputs = {size: tmp_path / f"by {size}" for size in (1, 2)}
     commands = {
         size: [*SETTINGS, "--run", str(run), "--output", str(output)]
         for size, output in outputs.items()
     }
-    run_evaluation(parse_job(commands[1]), DistributedContext())
-    run_ranks(["-m", "train.evaluation.run", *commands[2]], 2, tmp_path / "ranks.log")
+    curves = ["--curve", "shots", "--curve", "cold_items", "--task", "like", "--no-baselines"]
+    for more in ([], curves):
+        run_evaluation(parse_job([*commands[1], *more]), DistributedContext())
+        words = ["-m", "train.evaluation.run", *commands[2], *more]
+        run_ranks(words, 2, tmp_path / f"ranks{len(more)}.log")
     for output in outputs.values():
         assert (output / "examples.json").is_file()
-        assert len(list(output.glob("baselines-*.json"))) == 1
-    one, two = (read_results(output / "results.json") for output in outputs.values())
+    recorded = [read_recorded(output / "results.json") for output in outputs.values()]
+    for name in ("curve-shots.json", "curve-cold_items.json"):
+        one, two = (read_results(output / name) for output in outputs.values())
+        assert same_rows(one, two) >= 2
+        assert one.curve == two.curve
+    # Every prediction is the same, so that a comparison finds nothing.
+    same = compare(*recorded, BootstrapConfig(resamples=50))
+    assert {row.task for row in same.rows} == set(TASKS)
+    for row in same.rows:
+        assert row.value == pytest.approx(row.other_value, abs=1e-5)
+        assert row.difference.value == pytest.approx(0.0, abs=1e-5)
+    one, two = (each.results for each in recorded)
     assert (one.world_size, two.world_size) == (1, 2)
     assert [row.task for row in one.rows] == [row.task for row in two.rows] == [*TASKS]
-    for a, b in zip(one.rows, two.rows, strict=True):
-        # Same micro-batches, same resamples: what is left is the rounding of the processor.
-        a_numbers, b_numbers = numbers(asdict(a)), numbers(asdict(b))
-        assert a_numbers == pytest.approx(b_numbers, abs=1e-5), a.task
+    same_rows(one, two)
     assert one.corpora == two.corpora
     assert one.model_hash == two.model_hash
     assert one.untrained == "qwen3, random weights of seed 4"

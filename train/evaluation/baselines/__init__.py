@@ -7,10 +7,21 @@ from train.evaluation.baselines.item_knn import ItemKnn
 from train.evaluation.baselines.majority import Majority
 from train.evaluation.baselines.matrix_factorization import MatrixFactorization
 from train.evaluation.baselines.popularity import ItemMean, Popularity
-from train.evaluation.baselines.sequence import SASRecBaseline
+from train.evaluation.baselines.sequence import (
+    GRU4RecBaseline,
+    SASRecBaseline,
+    SASRecSampledBaseline,
+)
 from train.evaluation.baselines.tabular import GradientBoosting, Logistic
 
-__all__ = ["BASELINES", "Baseline", "ItemScorer", "Questions", "find_baseline"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "ItemScorer",
+    "Questions",
+    "find_baseline",
+    "register_baseline",
+]
 
 BASELINES: dict[str, type[Baseline]] = {
     baseline.name: baseline
@@ -23,6 +34,8 @@ BASELINES: dict[str, type[Baseline]] = {
         Logistic,
         GradientBoosting,
         SASRecBaseline,
+        SASRecSampledBaseline,
+        GRU4RecBaseline,
     )
 }
 
@@ -37,3 +50,12 @@ def find_baseline(name: str) -> type[Baseline]:
         near = difflib.get_close_matches(name, BASELINES, n=3) or list(BASELINES)
         raise ValueError(f"no baseline is called {name!r}; nearest: {', '.join(near)}")
     return BASELINES[name]
+
+
+def register_baseline(baseline: type[Baseline]) -> None:
+    """Add a baseline of your own. Raises ValueError where its name is taken."""
+    if baseline.name in BASELINES:
+        raise ValueError(
+            f"there is a baseline called {baseline.name!r} already: give yours another name"
+        )
+    BASELINES[baseline.name] = baseline

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
-from train.evaluation.questions import Asked, answered, place_in_catalog
+from train.evaluation.questions import Asked, Place, answered, place_in_catalog
 from train.evaluation.scores import Floats, Ints, TargetScores
 
 _BATCH = 256  # questions whose scores of the whole catalog are held at once
@@ -43,6 +43,8 @@ class Baseline(abc.ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"label", "choice", "title"})
     slow: ClassVar[bool] = False
     """Takes as long as all the others together: another process fits it where there is one."""
+    trials: int = 1
+    """Settings that may be tried on validation, where each try is costly."""
 
     def __init__(self, store: TokenStore, seed: int) -> None:
         self.store = store
@@ -92,10 +94,10 @@ class ItemScorer(Baseline):
             rows = list(classify(known_BF, fit_on, wanted_BF, len(task.labels)))
         return answered(task, questions.test, probabilities=rows)
 
-    def _places(self, task: Task, asked: Sequence[Asked]) -> tuple[Ints, Ints]:
+    def _places(self, task: Task, asked: Sequence[Asked]) -> list[Place]:
         known_N = np.zeros(self.store.n_items, bool)
         known_N[self.store.statistics.known_items] = True
-        places = []
+        places: list[Place] = []
         for start in range(0, len(asked), _BATCH):
             part = asked[start : start + _BATCH]
             scores_BN = self.item_scores(task, part)
@@ -103,8 +105,7 @@ class ItemScorer(Baseline):
                 catalog_N = np.where(known_N, score_N, -np.inf)
                 seen = seen_items(self.store, one)
                 places.append(place_in_catalog(catalog_N, one.question.label, seen))
-        both_N2 = np.array(places, np.int64).reshape(-1, 2)
-        return both_N2[:, 0], both_N2[:, 1]
+        return places
 
     def _of_candidates(self, task: Task, asked: Sequence[Asked]) -> list[Floats]:
         """The scores of each question's candidates, made finite."""
@@ -146,6 +147,13 @@ def seen_items(store: TokenStore, one: Asked) -> Ints:
         return np.empty(0, np.int64)
     start = int(store.user_offsets_U1[one.moment.user])
     return np.unique(store.event_item_E[start : one.moment.cut]).astype(np.int64)
+
+
+def excluded_items(store: TokenStore, asked: Sequence[Asked]) -> np.ndarray:
+    """Items of the catalog that each target's user had met before its moment, [N]."""
+    known_N = np.zeros(store.n_items, bool)
+    known_N[store.statistics.known_items] = True
+    return np.array([int(known_N[seen_items(store, one)].sum()) for one in asked], np.int64)
 
 
 def asked_items(one: Asked) -> tuple[int, ...]:

@@ -1,0 +1,91 @@
+"""`brewhouse data list` and what `data fetch` tells about a dataset it gets for the first time."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import sources
+from launch.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+    return call
+
+
+def test_datasets_are_listed_for_people(run: Run) -> None:
+    code, out, err = run("data", "list")
+    assert code == 0
+    for name in sources.names():
+        assert name in out
+    assert "enriched" in out
+    n_variants = len(sources.find("amazon-2023").variants)
+    assert f"and {n_variants - 5} more" in out
+    assert "brewhouse data fetch movielens-100k" in err
+    code, out, _ = run("data", "list", "amazon-2023")
+    assert code == 0
+    assert "more" not in out
+    assert "Video_Games" in out
+
+
+def test_datasets_are_listed_for_machines(run: Run) -> None:
+    code, out, _ = run("data", "list", "--json")
+    assert code == 0
+    listed = json.loads(out)["datasets"]
+    assert [one["name"] for one in listed] == sources.names()
+    assert all(set(one) == {"name", "variants", "licence", "homepage"} for one in listed)
+    code, out, _ = run("data", "list", "semanlink", "--json")
+    assert [one["name"] for one in json.loads(out)["datasets"]] == ["semanlink"]
+
+
+def test_an_unknown_dataset_is_not_listed(run: Run) -> None:
+    code, _, err = run("data", "list", "semanlinks")
+    assert code == 1
+    assert "did you mean 'semanlink'" in err
+
+
+def test_the_licence_comes_before_the_first_download(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BREWHOUSE_CACHE", str(tmp_path / "cache"))
+
+    def fails(*_: object, **__: object) -> None:
+        raise sources.DataError("there is no network in this test")
+
+    monkeypatch.setattr("data_pipeline.sources.semanlink.fetch_package", fails)
+    code, out, err = run("data", "fetch", "semanlink", "--out", tmp_path / "a", "--json")
+    assert (code, out) == (1, "")
+    assert "Licence: MIT" in err
+    assert err.index("Licence") < err.index("no network")
+    code, _, err = run("data", "fetch", "semanlink", "--out", tmp_path / "a", "--from", tmp_path)
+    assert code == 1
+    assert "Licence" not in err
+
+
+def test_a_variant_names_the_default_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "amazon-2023-Software").mkdir(parents=True)
+    (tmp_path / "data" / "amazon-2023-Software" / "mine.txt").touch()
+    code, _, err = run("data", "fetch", "amazon-2023:Software")
+    assert code == 1
+    assert "data/amazon-2023-Software: the folder exists already" in err
+    code, _, err = run("data", "fetch", "amazon-2023:Softwares")
+    assert code == 1
+    assert "one of Software, " in err

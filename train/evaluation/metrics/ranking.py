@@ -1,0 +1,80 @@
+"""Metrics of the place that the right answer gets: among choices, or in the whole catalog.
+
+Shapes: N targets, K choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from train.evaluation.metrics.base import PerTarget, masked, probability_of_label
+from train.evaluation.scores import Floats, Ints, TargetScores
+
+
+def places(scores: TargetScores) -> tuple[Ints, Ints]:
+    """(better_N, tied_N) of the right answer: among the choices, or among the catalog."""
+    if (scores.n_choices_N == 0).all():
+        return scores.better_N, scores.tied_N
+    p_NK, right_N = masked(scores), probability_of_label(scores)
+    return (p_NK > right_N[:, None]).sum(1), (p_NK == right_N[:, None]).sum(1) - 1
+
+
+def reciprocal_rank(scores: TargetScores) -> Floats:
+    """Expected 1/rank of the right choice or item over all orders of its ties."""
+    better_N, tied_N = places(scores)
+    return _mean_over_ties(better_N, tied_N, lambda rank: 1.0 / rank)
+
+
+def hit_rate(k: int) -> PerTarget:
+    """Probability that the right choice or item stands among the first k."""
+
+    def per_target(scores: TargetScores) -> Floats:
+        better_N, tied_N = places(scores)
+        return np.clip((k - better_N) / (tied_N + 1.0), 0.0, 1.0)
+
+    return per_target
+
+
+def ndcg(k: int | None) -> PerTarget:
+    """Discounted gain of the first k (None = all) over the ideal one, linear gains, log2 discount.
+
+    Source: Jarvelin and Kekalainen 2002.
+
+    Targets with gains are ranked lists; the others have one right answer, and the ideal is 1.
+    Tied candidates share the mean of their gains (McSherry and Najork 2008, section 2). A list
+    whose gains are all equal to zero says nothing and is left out.
+    """
+
+    def discount(rank: Floats) -> Floats:
+        return np.where(rank <= (k or np.inf), 1.0 / np.log2(rank + 1.0), 0.0)
+
+    def per_target(scores: TargetScores) -> Floats:
+        if scores.has_gains:
+            rows = zip(scores.probabilities_NK, scores.gains_NK, strict=True)
+            return np.array([_list_ndcg(p_K, gain_K, discount) for p_K, gain_K in rows])
+        better_N, tied_N = places(scores)
+        return _mean_over_ties(better_N, tied_N, discount)
+
+    return per_target
+
+
+def _mean_over_ties(better_N: Ints, tied_N: Ints, of_rank: Callable[[Floats], Floats]) -> Floats:
+    """Mean of of_rank(r) over the ranks better+1 .. better+1+tied that the answer may have."""
+    last = int((better_N + tied_N).max(initial=0)) + 1
+    summed = np.concatenate([[0.0], np.cumsum(of_rank(np.arange(1.0, last + 1)))])
+    mean_N: Floats = (summed[better_N + tied_N + 1] - summed[better_N]) / (tied_N + 1)
+    return mean_N
+
+
+def _list_ndcg(p_K: Floats, gain_K: Floats, discount: Callable[[Floats], Floats]) -> float:
+    real = ~np.isnan(gain_K)
+    p, gain = p_K[real], gain_K[real]
+    discount_K = discount(np.arange(1.0, len(p) + 1))
+    ideal = float(np.sort(gain)[::-1] @ discount_K)
+    if ideal <= 0.0:
+        return float("nan")
+    _, level, size = np.unique(-p, return_inverse=True, return_counts=True)
+    mean_gain = np.bincount(level, weights=gain) / size
+    return float(mean_gain[np.sort(level)] @ discount_K) / ideal
