@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
+from string import ascii_uppercase
 from typing import Final
 
 import numpy as np
@@ -28,6 +30,7 @@ class Shelf:
         self._cumulative = np.cumsum(weights**_NEGATIVE_EXPONENT)
         self._number_fields: dict[str, NDArray[np.float64]] = {}
         self._category_shares: dict[str, list[float]] = {}
+        self._category_steps: dict[str, list[float]] = {}
         self._decade_shares: dict[str, dict[int, float]] = {}
         self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
 
@@ -37,6 +40,11 @@ class Shelf:
         counts = np.sort(self.statistics.item_count_N[self.known_items])
         rare = np.searchsorted(np.cumsum(counts), _RARE_SHARE * counts.sum())
         return int(counts[min(rare, len(counts) - 1)])
+
+    @cached_property
+    def letters(self) -> list[int]:
+        """Pieces of "A:" to "Z:"."""
+        return [self.store.constant(f"{letter}:") for letter in ascii_uppercase]
 
     def popular(self, floats: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return known items drawn with probability count^0.75, as word2vec draws negatives."""
@@ -65,6 +73,12 @@ class Shelf:
             counts = np.bincount(category.codes, per_code, minlength=len(category.names))
             self._category_shares[field] = (counts / max(1.0, counts.sum())).tolist()
         return self._category_shares[field]
+
+    def category_steps(self, field: str) -> list[float]:
+        """Return the rising sums of the shares, to draw categories by how common they are."""
+        if field not in self._category_steps:
+            self._category_steps[field] = list(accumulate(self.category_shares(field)))
+        return self._category_steps[field]
 
     def decade_shares(self, field: str) -> dict[int, float]:
         """Return each decade's share of training events; 199 stands for the 1990s."""
@@ -103,6 +117,10 @@ class View:
     def item(self, event: int) -> int:
         """Return the item of an event."""
         return int(self.store.event_item_E[event])
+
+    def items(self, events: range) -> NDArray[np.int32]:
+        """Return the items of successive events."""
+        return self.store.event_item_E[events.start : events.stop]
 
     def value(self, event: int) -> float:
         """Return the value of an event, such as its rating; NaN where it has none."""
@@ -177,8 +195,7 @@ class View:
 
     def lettered(self, pieces: Sequence[int]) -> tuple[int, ...]:
         """Return pieces as options, one a line, behind the letters A, B, C..."""
-        return tuple(
-            piece
-            for index, option in enumerate(pieces)
-            for piece in (self.constant(f"{chr(ord('A') + index)}:"), option)
-        )
+        behind: list[int] = []
+        for letter, option in zip(self.shelf.letters, pieces, strict=False):
+            behind += (letter, option)
+        return tuple(behind)
