@@ -108,7 +108,7 @@ class _Ground:
         self.index = index
         self.store = store
         self.config = config
-        self.shelf = Shelf(store)
+        self.shelf = Shelf(store, config.choice_answers)
         self.tasks = tuple(tasks)
         self.writer = BranchWriter(store, tasks)
         self.moments = Moments(

@@ -29,9 +29,11 @@ def category_options(
     if len(options) < n:
         return None
     view.draws.shuffle(options)
+    pieces, answers = view.named_options(field, names, [names[code] for code in options])
     return Question(
         label=options.index(answer),
-        pieces=(*subject, *view.lettered([view.constant(f" {names[c]}\n") for c in options])),
+        pieces=(*subject, *pieces),
+        answers=answers,
         n_choices=n,
         prior=tuple(shares[c] for c in options),
     )
@@ -51,12 +53,20 @@ def decade_options(
         return None
     options = [answer, *view.draws.sample(wrong, n - 1)]
     view.draws.shuffle(options)
+    names = [decade_name(decade) for decade in shares]
+    pieces, answers = view.named_options(field, names, [decade_name(d) for d in options])
     return Question(
         label=options.index(answer),
-        pieces=(*subject, *view.lettered([view.constant(f" {d}0s\n") for d in options])),
+        pieces=(*subject, *pieces),
+        answers=answers,
         n_choices=n,
         prior=tuple(shares.get(d, 0.0) for d in options),
     )
+
+
+def decade_name(decade: int) -> str:
+    """Return how a decade is called: 199 is "1990s"."""
+    return f"{decade}0s"
 
 
 def best_of_rows(view: View, best: int, others: Sequence[int]) -> Question:
