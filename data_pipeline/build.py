@@ -26,6 +26,7 @@ from data_pipeline.store import (
     StoreCard,
     TokenStore,
 )
+from data_pipeline.tasks.options import decade_name
 from data_pipeline.tasks.texts import answer_texts, prompt_texts
 from data_pipeline.tokenizer import Ids, TextEncoder, train_tokenizer
 from data_pipeline.verbalize import AGES, Budget, NumberWords, Verbalizer, action_text
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 TRAIN_PREFIX: Final = "train:"
 _CHUNK: Final = 20_000
+_MOST_ANSWER_NAMES: Final = 64
+"""A field with more names is answered by letter: its names would crowd the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -219,8 +222,9 @@ def _training_texts(
     own = prompt_texts(corpus.card.item_noun)
     for _ in range(200):
         yield from own
+    answers = answer_texts(_answer_names(corpus))
     for _ in range(4000):
-        yield from answer_texts()
+        yield from answers
     train = split.phase_E == Phase.TRAIN
     counts = np.bincount(corpus.event_item_E[train], minlength=len(corpus.items))
     for row, count in zip(_rows(corpus.items), counts.tolist(), strict=True):
@@ -230,6 +234,23 @@ def _training_texts(
             yield f"| {verbalizer.bare_title(row)}\n"
     for row in _rows(corpus.users):
         yield f": {verbalizer.profile(row)}\n"
+
+
+def _answer_names(corpus: Corpus) -> list[str]:
+    """Categories and decades that questions can be answered by, of fields with few of them."""
+    names: list[str] = []
+    for declared in corpus.card.item_fields:
+        column = corpus.items[declared.name]
+        if declared.kind == "year":
+            years = column.drop_null().to_numpy()
+            found = [decade_name(decade) for decade in np.unique(years // 10).astype(int).tolist()]
+        elif declared.kind in ("category", "categories"):
+            flat = pc.list_flatten(column) if declared.kind == "categories" else column
+            found = sorted(pc.unique(flat.drop_null()).to_pylist())
+        else:
+            continue
+        names += found if len(found) <= _MOST_ANSWER_NAMES else []
+    return names
 
 
 def _encode_all(

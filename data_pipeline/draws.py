@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-_BLOCK: Final = 128
+_BLOCK: Final = 256
 
 
 class Draws:
@@ -32,18 +32,22 @@ class Draws:
 
     def weighted(self, cumulative: Sequence[float]) -> int:
         """Return an index with the probability of its step in a rising list of sums."""
-        return min(bisect_right(cumulative, self.random() * cumulative[-1]), len(cumulative) - 1)
+        place = bisect_right(cumulative, self.random() * cumulative[-1])
+        return place if place < len(cumulative) else place - 1
 
     def shuffle(self, values: MutableSequence[Any]) -> None:
         """Put the values in random order, in place."""
         for last in range(len(values) - 1, 0, -1):
-            other = self.below(last + 1)
+            other = int(self.random() * (last + 1))
             values[last], values[other] = values[other], values[last]
 
     def sample(self, values: Sequence[Any], n: int) -> list[Any]:
         """Return n of the values, or all where there are fewer, in random order."""
         pool = list(values)
-        self.shuffle(pool)
+        n = min(n, len(pool))
+        for first in range(n):
+            other = first + int(self.random() * (len(pool) - first))
+            pool[first], pool[other] = pool[other], pool[first]
         return pool[:n]
 
     def floats(self, n: int) -> np.ndarray:

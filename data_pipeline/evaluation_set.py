@@ -47,7 +47,7 @@ class EvaluationSet(Sequence[Tree]):
         self.max_targets = max_targets
         self.phrasing: Phrasing = phrasing
         self._style = config.styles[0]
-        self._shelf = Shelf(store)
+        self._shelf = Shelf(store, config.choice_answers)
         self._writer = BranchWriter(store, tasks)
         self._moments = Moments(
             store, history_events=config.history_events, window=config.targets_per_tree

@@ -108,7 +108,7 @@ class _Ground:
         self.index = index
         self.store = store
         self.config = config
-        self.shelf = Shelf(store)
+        self.shelf = Shelf(store, config.choice_answers)
         self.tasks = tuple(tasks)
         self.writer = BranchWriter(store, tasks)
         self.moments = Moments(
@@ -156,14 +156,14 @@ class _Ground:
 
     def _ask(self, view: View, history: History) -> list[Asked]:
         tasks, steps = self._behind[history]
-        wanted = self.config.targets_per_tree
+        draws, wanted = view.draws, self.config.targets_per_tree
         rows = list(view.window)
-        view.draws.shuffle(rows)
+        draws.shuffle(rows)
         seen: set[tuple[int, int]] = set()
         compared: set[tuple[int, frozenset[int]]] = set()
         asked: list[Asked] = []
         for turn in range(_TRIES_PER_BRANCH * wanted):
-            task = tasks[view.draws.weighted(steps)]
+            task = tasks[draws.weighted(steps)]
             subject = self._subject(task, view, rows, turn)
             if (task, subject) in seen:
                 continue
@@ -171,13 +171,13 @@ class _Ground:
             question = self.tasks[task].ask(view, subject)
             if question is None:
                 continue
-            # A pair comes up from either of its events: ask about it once.
-            candidates = (task, frozenset(question.candidates))
-            if len(question.candidates) > 1 and candidates in compared:
-                continue
-            compared.add(candidates)
-            phrasing = self.writer.phrasing(task, view.draws)
-            asked.append(Asked(task, subject, question, phrasing))
+            if len(question.candidates) > 1:
+                # A pair comes up from either of its events: ask about it once.
+                candidates = (task, frozenset(question.candidates))
+                if candidates in compared:
+                    continue
+                compared.add(candidates)
+            asked.append(Asked(task, subject, question, self.writer.phrasing(task, draws)))
             if len(asked) == wanted:
                 break
         return asked

@@ -51,6 +51,11 @@ class MixtureConfig:
     """Weight of each past item's title as a supervised target: next-item language modelling along
     the trunk; 0 leaves it off."""
 
+    choice_answers: Literal["letter", "name"] = "letter"
+    """How a choice among categories or decades is answered: by the option's letter, or by its own
+    name where every name is one token. Finding the letter of the right option is a skill of
+    pretrained models; a small one from scratch needs far more than minutes to learn it."""
+
     styles: tuple[Literal["plain", "labelled"], ...] = ("plain",)
     """Verbalisation styles of item records to mix; each tree uses one."""
 

@@ -80,7 +80,11 @@ class BranchWriter:
         ):
             if question.n_choices:
                 end = stop
-                choices = self._labels[task][: question.n_choices]
+                choices = (
+                    np.array(question.answers, np.int32)
+                    if question.answers
+                    else self._labels[task][: question.n_choices]
+                )
                 answer = choices[question.label : question.label + 1]
             else:  # the title stands there, to be fed but for its last token
                 end, choices = stop - 1, _NO_CHOICES

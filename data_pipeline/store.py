@@ -85,6 +85,12 @@ class CategoryField:
         """Return the codes of one item."""
         return tuple(self.codes[self.offsets_N1[item] : self.offsets_N1[item + 1]].tolist())
 
+    def count(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return how many of these items have each code, an item as often as it is given."""
+        starts = self.offsets_N1[items]
+        codes = self.codes[_ranges(starts, self.offsets_N1[items + 1] - starts)]
+        return np.bincount(codes, minlength=len(self.names))
+
 
 class TokenStore:
     """A read-only view of a compiled folder. Open it with `TokenStore.open`."""
@@ -364,7 +370,7 @@ class EventSpans:
 def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Concatenate `arange(start, start + length)` of every pair."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
 def open_stores(folders: Sequence[str | Path]) -> list[TokenStore]:

@@ -41,6 +41,8 @@ class Question:
     """Item rows asked about. In a choice among items, candidate i is answered by letter i."""
     n_choices: int = 0
     """Answers that can be given; 0 for title tasks."""
+    answers: tuple[int, ...] = ()
+    """Token of each choice where options are answered by their names; empty: the task's labels."""
     gains: tuple[float, ...] | None = None
     """Graded relevance of each choice, where the task has one."""
     prior: tuple[float, ...] | None = None

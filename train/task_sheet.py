@@ -60,7 +60,7 @@ def _entry(store: TokenStore, task: Task, found: tuple[Tree, Branch] | None) -> 
     prompt = [int(token) for token in (*tree.trunk, *branch.tokens)]
     prompt = prompt[: len(prompt) - len(branch.answer) + 1]
     entry["label_token_ids"] = [int(token) for token in branch.choices]
-    entry["labels"] = entry["labels"][: len(branch.choices)]
+    entry["labels"] = [store.encoder.decode([c]).strip() for c in branch.choices.tolist()]
     entry["example"] = {
         "prompt": store.encoder.decode(prompt),
         "trunk_tokens": len(tree.trunk),

@@ -25,13 +25,15 @@ def category_options(
     names = view.store.categories(field).names
     shares = view.shelf.category_shares(field)
     answer = right[view.draws.below(len(right))]
-    options = [answer, *_drawn(view, shares, right, n - 1)]
+    options = [answer, *_drawn(view, field, right, n - 1)]
     if len(options) < n:
         return None
     view.draws.shuffle(options)
+    pieces, answers = view.named_options(field, names, [names[code] for code in options])
     return Question(
         label=options.index(answer),
-        pieces=(*subject, *view.lettered([view.constant(f" {names[c]}\n") for c in options])),
+        pieces=(*subject, *pieces),
+        answers=answers,
         n_choices=n,
         prior=tuple(shares[c] for c in options),
     )
@@ -51,12 +53,20 @@ def decade_options(
         return None
     options = [answer, *view.draws.sample(wrong, n - 1)]
     view.draws.shuffle(options)
+    names = [decade_name(decade) for decade in shares]
+    pieces, answers = view.named_options(field, names, [decade_name(d) for d in options])
     return Question(
         label=options.index(answer),
-        pieces=(*subject, *view.lettered([view.constant(f" {d}0s\n") for d in options])),
+        pieces=(*subject, *pieces),
+        answers=answers,
         n_choices=n,
         prior=tuple(shares.get(d, 0.0) for d in options),
     )
+
+
+def decade_name(decade: int) -> str:
+    """Return how a decade is called: 199 is "1990s"."""
+    return f"{decade}0s"
 
 
 def best_of_rows(view: View, best: int, others: Sequence[int]) -> Question:
@@ -74,17 +84,17 @@ def best_of_rows(view: View, best: int, others: Sequence[int]) -> Question:
     )
 
 
-def _drawn(view: View, weights: Sequence[float], right: Sequence[int], n: int) -> list[int]:
-    """Draw n distinct codes that are not right, each time in proportion to the weights left."""
-    left = {code: w for code, w in enumerate(weights) if w > 0 and code not in right}
-    total = sum(left.values())
+def _drawn(view: View, field: str, right: Sequence[int], n: int) -> list[int]:
+    """Draw n distinct codes that are not right, each time in proportion to the shares left.
+
+    Fewer come back where there are no more. Drawing again until a code is new keeps the proportion.
+    """
+    steps = view.shelf.category_steps(field)
+    shares = view.shelf.category_shares(field)
+    left = sum(share > 0 for share in shares) - sum(shares[code] > 0 for code in right)
     found: list[int] = []
-    while left and len(found) < n:
-        aim = view.draws.random() * total
-        for code, weight in left.items():  # noqa: B007 - the last one stands where sums round
-            aim -= weight
-            if aim <= 0:
-                break
-        total -= left.pop(code)
-        found.append(code)
+    while len(found) < min(n, left):
+        code = view.draws.weighted(steps)
+        if shares[code] > 0 and code not in right and code not in found:
+            found.append(code)
     return found

@@ -42,12 +42,10 @@ class FutureGenre(Task):
         rows = view.until(HORIZON_DAYS * DAY)
         if len(rows) < FEWEST_EVENTS:
             return None
-        shares = np.array(view.shelf.category_shares("genres"))
-        codes = [code for row in rows for code in view.categories("genres", view.item(row))]
-        if not codes:
+        counts = view.store.categories("genres").count(view.items(rows))
+        expected = np.array(view.shelf.category_shares("genres")) * counts.sum()
+        if not counts.any():
             return None
-        counts = np.bincount(codes, minlength=len(shares))
-        expected = shares * len(codes)
         # One standard deviation of a Poisson count keeps rare categories from winning by one event.
         excess = (counts - expected) / np.sqrt(expected + 1.0)
         return category_options(view, "genres", [int(excess.argmax())], len(self.labels))

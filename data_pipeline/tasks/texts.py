@@ -1,11 +1,9 @@
 """How a task's words become text, and all fixed texts that a prompt can hold."""
 
-from typing import Final
+from collections.abc import Iterable
 
 from data_pipeline.tasks import Task, all_tasks
-
-ANSWER_CUE: Final = "Answer:"
-TITLE_CUE: Final = "Title:"
+from data_pipeline.tasks.cues import ANSWER_CUE, OPTION, TITLE_CUE
 
 
 def instruction_text(task: Task, phrasing: int, item_noun: str) -> str:
@@ -19,10 +17,10 @@ def cue_of(task: Task) -> str:
     return TITLE_CUE if task.kind == "title" else ANSWER_CUE
 
 
-def answer_texts() -> list[str]:
-    """Return every answer that is one word, behind its cue."""
+def answer_texts(names: Iterable[str] = ()) -> list[str]:
+    """Return every answer that is one word, and these names, behind their cue."""
     labels = {label for task in all_tasks().values() for label in task.labels}
-    return [f"{ANSWER_CUE} {label}\n" for label in sorted(labels)]
+    return [f"{ANSWER_CUE} {label}\n" for label in sorted(labels.union(names))]
 
 
 def prompt_texts(item_noun: str) -> list[str]:
@@ -34,6 +32,7 @@ def prompt_texts(item_noun: str) -> list[str]:
         *(f"{cue_of(task)} " for task in tasks),
         *answer_texts(),
         *(f"{label}: \n" for label in sorted(labels)),
+        f"{OPTION} \n",
         *(f"{text} \n" for task in tasks for text in task.constants),
         *(
             instruction_text(task, phrasing, item_noun)

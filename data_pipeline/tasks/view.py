@@ -1,16 +1,21 @@
 """What a task may look at: one moment of one corpus, and nothing later than its window."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
-from typing import Final
+from itertools import accumulate
+from string import ascii_uppercase
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.draws import Draws
+from data_pipeline.errors import DataError
 from data_pipeline.splits import Phase
 from data_pipeline.statistics import Statistics
 from data_pipeline.store import TokenStore
+from data_pipeline.tasks.cues import ANSWER_CUE, OPTION
 from data_pipeline.tree import Moment
 
 _NEGATIVE_EXPONENT: Final = 0.75
@@ -20,15 +25,20 @@ _RARE_SHARE: Final = 0.1
 class Shelf:
     """What all views of one store share: sampling tables, fitted on training events."""
 
-    def __init__(self, store: TokenStore) -> None:
+    def __init__(
+        self, store: TokenStore, choice_answers: Literal["letter", "name"] = "letter"
+    ) -> None:
         self.store = store
+        self._by_name = choice_answers == "name"
         self.statistics: Statistics = store.statistics
         self.known_items = self.statistics.known_items
         weights = self.statistics.item_count_N[self.known_items].astype(np.float64)
         self._cumulative = np.cumsum(weights**_NEGATIVE_EXPONENT)
         self._number_fields: dict[str, NDArray[np.float64]] = {}
         self._category_shares: dict[str, list[float]] = {}
+        self._category_steps: dict[str, list[float]] = {}
         self._decade_shares: dict[str, dict[int, float]] = {}
+        self._name_tokens: dict[str, dict[str, int]] = {}
         self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
 
     @cached_property
@@ -37,6 +47,11 @@ class Shelf:
         counts = np.sort(self.statistics.item_count_N[self.known_items])
         rare = np.searchsorted(np.cumsum(counts), _RARE_SHARE * counts.sum())
         return int(counts[min(rare, len(counts) - 1)])
+
+    @cached_property
+    def letters(self) -> list[int]:
+        """Pieces of "A:" to "Z:"."""
+        return [self.store.constant(f"{letter}:") for letter in ascii_uppercase]
 
     def popular(self, floats: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return known items drawn with probability count^0.75, as word2vec draws negatives."""
@@ -65,6 +80,28 @@ class Shelf:
             counts = np.bincount(category.codes, per_code, minlength=len(category.names))
             self._category_shares[field] = (counts / max(1.0, counts.sum())).tolist()
         return self._category_shares[field]
+
+    def name_tokens(self, field: str, names: Sequence[str]) -> dict[str, int]:
+        """Return the token that answers each of a field's names.
+
+        Empty where options are answered by letter: as configured, or because a name takes several
+        tokens behind the cue or cannot be told from a letter.
+        """
+        if field not in self._name_tokens:
+            tokens: dict[str, int] = {}
+            if self._by_name:
+                words = [*names, *(letter for letter in "AB" if letter not in names)]
+                with suppress(DataError):
+                    found = self.store.encoder.labels(ANSWER_CUE, words)[1].tolist()
+                    tokens = dict(zip(names, found, strict=False))
+            self._name_tokens[field] = tokens
+        return self._name_tokens[field]
+
+    def category_steps(self, field: str) -> list[float]:
+        """Return the rising sums of the shares, to draw categories by how common they are."""
+        if field not in self._category_steps:
+            self._category_steps[field] = list(accumulate(self.category_shares(field)))
+        return self._category_steps[field]
 
     def decade_shares(self, field: str) -> dict[int, float]:
         """Return each decade's share of training events; 199 stands for the 1990s."""
@@ -103,6 +140,10 @@ class View:
     def item(self, event: int) -> int:
         """Return the item of an event."""
         return int(self.store.event_item_E[event])
+
+    def items(self, events: range) -> NDArray[np.int32]:
+        """Return the items of successive events."""
+        return self.store.event_item_E[events.start : events.stop]
 
     def value(self, event: int) -> float:
         """Return the value of an event, such as its rating; NaN where it has none."""
@@ -175,10 +216,33 @@ class View:
         """Return the piece of a fixed text."""
         return self.store.constant(text)
 
+    def named_options(
+        self, field: str, names: Sequence[str], options: Sequence[str]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the pieces of options, one a line, and their answers.
+
+        Args:
+            field: where the options come from.
+            names: all that this field can hold.
+            options: those that are offered.
+
+        Returns:
+            Options behind letters and no answers, where they are answered by letter; otherwise
+            options and the token of each.
+        """
+        pieces = [self.constant(f" {option}\n") for option in options]
+        tokens = self.shelf.name_tokens(field, names)
+        if not tokens:
+            return self.lettered(pieces), ()
+        marker = self.constant(OPTION)
+        return (
+            tuple(part for piece in pieces for part in (marker, piece)),
+            tuple(tokens[option] for option in options),
+        )
+
     def lettered(self, pieces: Sequence[int]) -> tuple[int, ...]:
         """Return pieces as options, one a line, behind the letters A, B, C..."""
-        return tuple(
-            piece
-            for index, option in enumerate(pieces)
-            for piece in (self.constant(f"{chr(ord('A') + index)}:"), option)
-        )
+        behind: list[int] = []
+        for letter, option in zip(self.shelf.letters, pieces, strict=False):
+            behind += (letter, option)
+        return tuple(behind)

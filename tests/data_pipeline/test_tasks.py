@@ -250,3 +250,25 @@ def test_a_view_of_nobody_has_no_window(shelf: Shelf) -> None:
     view = View(shelf, nobody, Phase.TEST, Draws(0, 0), "plain")
     assert list(view.window) == []
     assert not view.training
+
+
+def test_choices_by_name_are_answered_by_the_options_own_words(tiny_store: TokenStore) -> None:
+    config = MixtureConfig(tasks={"impute_genre": 1, "next_decade": 1}, choice_answers="name")
+    mixture = Mixture([tiny_store], config, seed=0)
+    decode = tiny_store.encoder.decode
+    branches = [branch for index in range(30) for branch in mixture[index].branches]
+    assert {branch.task for branch in branches} == {0, 1}
+    for branch in branches:
+        lines = decode(branch.tokens).splitlines()
+        options = [line.removeprefix("Option: ") for line in lines if line.startswith("Option: ")]
+        assert [decode([choice]).strip() for choice in branch.choices] == options
+        assert decode(branch.answer).strip() == options[branch.question.label]
+
+
+def test_choices_by_name_fall_back_to_letters_where_a_name_takes_several_tokens(
+    tiny_store: TokenStore,
+) -> None:
+    shelf = Shelf(tiny_store, "name")
+    assert shelf.name_tokens("genres", tiny_store.categories("genres").names)
+    assert not shelf.name_tokens("other", ["a name that no vocabulary holds whole"])
+    assert not Shelf(tiny_store).name_tokens("genres", tiny_store.categories("genres").names)

@@ -123,7 +123,9 @@ def stopped(base: Path, killed: Path, whole: Path) -> tuple[Path, int, list[str]
         "resume_from_checkpoint=true",
     ]
     with (base / "stopped.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        # The launcher keeps a number of threads that the shell has set; the others run with one.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             # Step 6 of the killed run stands there until the resumed one drops it.
             wait_until(lambda: steps_done(killed) in (4, 5) or process.poll() is not None)

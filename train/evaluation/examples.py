@@ -48,7 +48,7 @@ def _example(
         return example | {"rank": better + 1 + tied / 2}
     n = int(scores.n_choices_N[row])
     return example | {
-        "choices": list(task.labels[:n]),
+        "choices": [decode([choice]).strip() for choice in branch.choices.tolist()],
         "probabilities": [round(p, 6) for p in scores.probabilities_NK[row, :n].tolist()],
         "label_mass": round(float(scores.label_mass_N[row]), 6),
     }

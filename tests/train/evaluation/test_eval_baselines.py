@@ -32,7 +32,7 @@ Asks = dict[str, list[Asked]]
 
 
 def questions(store: TokenStore, tasks: Sequence[Task], phase: Phase) -> Asks:
-    asked = EvaluationSet(store, tasks, phase=phase, config=CONFIG, seed=3, max_targets=150)
+    asked = EvaluationSet(store, tasks, phase=phase, config=CONFIG, seed=3, max_targets=600)
     return collect(asked, tasks)
 
 

@@ -1,0 +1,8 @@
+"""The fixed words around answers and options."""
+
+from typing import Final
+
+ANSWER_CUE: Final = "Answer:"
+TITLE_CUE: Final = "Title:"
+OPTION: Final = "Option:"
+"""Stands before an option that is answered by its name."""
