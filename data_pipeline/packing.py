@@ -1,6 +1,7 @@
 """Trees packed flat into one token row, without padding: a micro-batch.
 
-Shapes: T tokens of the row, M label positions, B branches.
+Shapes: T tokens of the row, M label positions, B branches, K columns of what is counted: the tasks
+of each corpus in turn, and behind a corpus's last task its supervised history.
 """
 
 from collections.abc import Sequence
@@ -33,10 +34,12 @@ class MicroBatch:
     label_tokens_M: Array
     label_weights_M: NDArray[np.float32]
     """The label weights of one target sum to the target's weight."""
-    label_tasks_M: Array
-    """Index of the task; one past the last task means supervised history."""
-    task_targets: Array
-    """Targets of each task, supervised history last; shape [n_tasks + 1]."""
+    label_columns_M: Array
+    """Column of each label."""
+    targets_K: Array
+    """Targets of each column."""
+    tokens_K: Array
+    """Tokens of each column's branches; the trunks' are in the column of the supervised history."""
     branch_label_positions_B: Array
     """First label position of each branch."""
     choice_offsets: Array
@@ -51,7 +54,7 @@ class MicroBatch:
     @property
     def n_targets(self) -> int:
         """Supervised answers in the row."""
-        return int(self.task_targets.sum())
+        return int(self.targets_K.sum())
 
     @property
     def n_tokens(self) -> int:
@@ -59,14 +62,15 @@ class MicroBatch:
         return len(self.tokens_T)
 
 
-def pack(trees: Sequence[Tree], n_tasks: int, *, layout: Layout = "L2") -> MicroBatch:
+def pack(
+    trees: Sequence[Tree], n_tasks: int, *, n_corpora: int = 1, layout: Layout = "L2"
+) -> MicroBatch:
     """Pack trees into one row.
 
     Layout L2 writes each trunk once, with its branches behind it. L0 gives every branch a copy
     of the trunk of its own: one prompt per target, the reference that L2 must equal.
     """
-    if layout == "L0":
-        trees = [single for tree in trees for single in _singles(tree)]
+    trees = laid_out(trees, layout)
     branches = [branch for tree in trees for branch in tree.branches]
     trunk_lengths = np.array([len(tree.trunk) for tree in trees], np.int64)
     branch_counts = np.array([len(tree.branches) for tree in trees], np.int64)
@@ -88,15 +92,14 @@ def pack(trees: Sequence[Tree], n_tasks: int, *, layout: Layout = "L2") -> Micro
     answers = np.array([len(branch.answer) for branch in branches], np.int64)
     ends = starts[branch_runs] + branch_lengths
     branch_labels = _ranges(ends - answers, answers)
-    branch_tasks = np.array([branch.task for branch in branches], np.int64)
     branch_weights = np.array([branch.weight for branch in branches], np.float32)
     history = [tree.trunk_labels for tree in trees]
     history_positions = [
         labels.positions + start for labels, start in zip(history, starts[trunk_runs], strict=True)
     ]
-    task_targets = np.bincount(branch_tasks, minlength=n_tasks + 1)
-    task_targets[n_tasks] = sum(labels.targets for labels in history)
-    n_history = sum(len(labels.positions) for labels in history)
+    branch_columns, history_columns = _columns(trees, n_tasks)
+    targets_K, tokens_K = count(trees, n_tasks, n_corpora)
+    n_history = [len(labels.positions) for labels in history]
     return MicroBatch(
         tokens_T=_join(runs),
         positions_T=positions,
@@ -108,12 +111,45 @@ def pack(trees: Sequence[Tree], n_tasks: int, *, layout: Layout = "L2") -> Micro
         label_weights_M=np.concatenate(
             [np.repeat(branch_weights / answers, answers), *(labels.weights for labels in history)]
         ).astype(np.float32),
-        label_tasks_M=_join([np.repeat(branch_tasks, answers), np.full(n_history, n_tasks)]),
-        task_targets=task_targets,
+        label_columns_M=_join(
+            [np.repeat(branch_columns, answers), np.repeat(history_columns, n_history)]
+        ),
+        targets_K=targets_K,
+        tokens_K=tokens_K,
         branch_label_positions_B=ends - answers,
         choice_offsets=np.cumsum([0, *(len(branch.choices) for branch in branches)]),
         choice_tokens=_join([branch.choices for branch in branches]),
     )
+
+
+def laid_out(trees: Sequence[Tree], layout: Layout) -> Sequence[Tree]:
+    """Return the trees as a layout writes them: in L0 every branch has a tree of its own."""
+    if layout == "L2":
+        return trees
+    return [single for tree in trees for single in _singles(tree)]
+
+
+def count(trees: Sequence[Tree], n_tasks: int, n_corpora: int = 1) -> tuple[Array, Array]:
+    """Return the targets and the tokens of each column; shapes [K], [K]."""
+    branch_columns, history_columns = _columns(trees, n_tasks)
+    n_columns = n_corpora * (n_tasks + 1)
+    lengths = [len(branch.tokens) for branch in branches_of(trees)]
+    targets = np.bincount(branch_columns, minlength=n_columns)
+    tokens = np.bincount(branch_columns, lengths, n_columns).astype(np.int64)
+    np.add.at(targets, history_columns, [tree.trunk_labels.targets for tree in trees])
+    np.add.at(tokens, history_columns, [len(tree.trunk) for tree in trees])
+    return targets, tokens
+
+
+def _columns(trees: Sequence[Tree], n_tasks: int) -> tuple[Array, Array]:
+    """The column of every branch, and that of every tree's supervised history."""
+    first = [tree.corpus * (n_tasks + 1) for tree in trees]
+    branches = [
+        start + branch.task
+        for start, tree in zip(first, trees, strict=True)
+        for branch in tree.branches
+    ]
+    return np.array(branches, np.int64), np.array(first, np.int64) + n_tasks
 
 
 def _singles(tree: Tree) -> list[Tree]:

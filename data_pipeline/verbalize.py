@@ -8,7 +8,7 @@ pre-tokenizer splits, so that their ids can be joined without tokenizing again:
 * inside a line a piece starts with a space and the one before it ends with a visible character.
 """
 
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,6 +45,17 @@ class Budget:
     title_words: int = 24
     field_words: int = 12
     characters: int = 240
+    query_words: int = 64
+    query_characters: int = 480
+    tag_words: int = 8
+    tag_characters: int = 80
+    review_characters: int = 1200
+    """Of a review's beginning; its tokens are then counted."""
+    review_tokens: int = 128
+
+
+# The categories Cc, Zl and Zp of Unicode: they hold these characters and, by its rules, no others.
+_BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def clean(text: str, *, words: int, characters: int) -> str:
@@ -53,9 +64,18 @@ def clean(text: str, *, words: int, characters: int) -> str:
     Control and separator characters become spaces, so no text from data can end a line of the
     prompt. Emoji and anything that only looks like a control token stay as they are.
     """
-    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    kept = " ".join(visible.split()[:words])[:characters].strip()
+    kept = " ".join(_BREAKS.sub(" ", text).split()[:words])[:characters].strip()
     return kept or "(unknown)"
+
+
+def clean_beginning(text: str, characters: int) -> str:
+    """One line of visible text, cut behind a word where that is possible; perhaps empty."""
+    # No more words are split than can be kept: a text may be a book.
+    kept = " ".join(_BREAKS.sub(" ", text[: 4 * characters]).split())
+    if len(kept) <= characters:
+        return kept
+    end = kept.rfind(" ", 1, characters + 1)
+    return kept[: end if end > 0 else characters]
 
 
 class NumberWords:
@@ -128,6 +148,19 @@ class Verbalizer:
             if _known(row[f.name])
         ]
         return " | ".join(known) or "unknown"
+
+    def query(self, text: str) -> str:
+        """Return what was typed."""
+        budget = self.budget
+        return clean(text, words=budget.query_words, characters=budget.query_characters)
+
+    def tag(self, text: str) -> str:
+        """Return a tag."""
+        return clean(text, words=self.budget.tag_words, characters=self.budget.tag_characters)
+
+    def review(self, text: str) -> str:
+        """Return the beginning of what a user wrote; empty where nothing is visible."""
+        return clean_beginning(text, self.budget.review_characters)
 
     def _value(self, field: Field, value: Any) -> str:
         if field.kind == "year":

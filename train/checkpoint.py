@@ -51,6 +51,8 @@ class TrainerState:
     """Steps whose gradient was thrown away."""
     targets: int = 0
     tokens: int = 0
+    consumed: list[list[int]] = field(default_factory=list)
+    """Targets and tokens of each column of a tally, skipped steps included: what was consumed."""
     seconds: float = 0.0
     """Seconds spent in the loop, over all sittings."""
     recent_losses: list[float] = field(default_factory=list)

@@ -161,6 +161,8 @@ def _advance(parts: Parts, state: TrainerState, step: Step, seconds: float) -> N
     state.skipped_steps += not step.outcome.applied
     state.targets += int(step.tally.total("targets"))
     state.tokens += int(step.tally.total("tokens"))
+    consumed = np.array([step.tally.row("targets"), step.tally.row("tokens")], np.int64)
+    state.consumed = (consumed + (state.consumed or 0)).tolist()
     state.seconds += seconds
     state.recent_losses = list(parts.guard.losses)
     state.bad_in_a_row = parts.guard.bad_in_a_row

@@ -16,9 +16,10 @@ class Meter:
     """Sums over steps; `line` reads them and starts again.
 
     Args:
-        names: column names of the tallies: the tasks, and the supervised history.
+        names: of the tasks, and of the supervised history: the tallies' columns of one corpus.
         device: where this process computes.
         counter: counts operations; None, as an unknown device, leaves MFU out.
+        corpora: their names, where the tallies have columns of several.
     """
 
     def __init__(
@@ -26,15 +27,18 @@ class Meter:
         names: tuple[str, ...],
         device: torch.device,
         counter: FlopCounter | None = None,
+        *,
+        corpora: tuple[str, ...] = ("",),
     ) -> None:
         self._names = names
+        self._corpora = corpora
         self._device = device
         self._counter = counter
         self._peak = peak_flops(device)
         self._reset()
 
     def _reset(self) -> None:
-        self._tally = Tally.zero(len(self._names))
+        self._tally = Tally.zero(len(self._corpora) * len(self._names))
         self._seconds = 0.0
         self._flops = 0.0
 
@@ -76,6 +80,8 @@ class Meter:
             "skipped_steps": skipped,
             "tasks": tally.per_task(self._names),
         }
+        if len(self._corpora) > 1:
+            line["corpora"] = tally.per_corpus(self._corpora, self._names)
         if self._counter is not None and self._peak is not None:
             line["mfu"] = self._flops / seconds / self._peak
         self._reset()

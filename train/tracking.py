@@ -22,6 +22,7 @@ from train.progress import ProgressView
 log = logging.getLogger(__name__)
 
 Line = dict[str, Any]
+_NESTED = ("tasks", "corpora")
 PERFORMANCE = ("targets_per_s", "tokens_per_s", "padding_share", "memory_mb", "mfu", "seconds")
 
 
@@ -168,7 +169,10 @@ class WandbSink:
 
 
 def wandb_keys(line: Line) -> dict[str, float | int]:
-    """A line under W&B's flat names: train/loss, train/task/NAME/loss, eval/..., perf/..."""
+    """A line under W&B's flat names.
+
+    They are train/loss, train/task/NAME/loss, train/corpus/CORPUS/task/NAME/loss, eval/..., perf/...
+    """
     if "evaluation" in line:
         return {"step": line["step"], **_under("eval", line["evaluation"])}
     training = {key: value for key, value in line.items() if key not in (*PERFORMANCE, "step")}
@@ -177,7 +181,9 @@ def wandb_keys(line: Line) -> dict[str, float | int]:
 
 
 def _under(prefix: str, values: Line) -> dict[str, float | int]:
-    flat = {f"{prefix}/{key}": value for key, value in values.items() if key != "tasks"}
+    flat = {f"{prefix}/{key}": value for key, value in values.items() if key not in _NESTED}
+    for corpus, tasks in values.get("corpora", {}).items():
+        flat |= _under(f"{prefix}/corpus/{corpus}", {"tasks": tasks})
     for task, numbers in values.get("tasks", {}).items():
         flat |= {f"{prefix}/task/{task}/{key}": value for key, value in numbers.items()}
     return flat

@@ -22,6 +22,7 @@ from data_pipeline.sources.movielens import (
     PUBLISHER,
     RATED_SCHEMA,
     SHARING_LICENCE,
+    STRICT_LICENCE,
     MovieLens,
     Tables,
     film_table,
@@ -114,7 +115,7 @@ class MovieLens25M(MovieLensCsv):
 
     name: str = "movielens-25m"
     title: str = "MovieLens-25M"
-    licence: str = f"{SHARING_LICENCE} (files.grouplens.org/datasets/movielens/ml-25m-README.html)"
+    licence: str = f"{STRICT_LICENCE} (files.grouplens.org/datasets/movielens/ml-25m-README.html)"
     homepage: str = "https://grouplens.org/datasets/movielens/25m/"
     folder: str = "ml-25m"
     md5: str | None = "6b51fb2759a8657d3bfcbfc42b592ada"

@@ -78,7 +78,7 @@ def slow_pack(trees: list[Tree]) -> dict[str, list[float]]:
 def labels_of(batch: MicroBatch) -> list[tuple[float, ...]]:
     return sorted(
         zip(
-            batch.label_tasks_M.tolist(),
+            batch.label_columns_M.tolist(),
             batch.label_tokens_M.tolist(),
             batch.label_weights_M.tolist(),
             batch.tokens_T[batch.label_positions_M].tolist(),
@@ -98,12 +98,12 @@ def test_pack_equals_the_slow_reference(seed: int, n: int) -> None:
     assert batch.positions_T.tolist() == slow["positions"]
     assert batch.label_positions_M.tolist() == slow["label_at"]
     assert batch.label_tokens_M.tolist() == slow["label"]
-    assert batch.label_tasks_M.tolist() == slow["task"]
+    assert batch.label_columns_M.tolist() == slow["task"]
     assert batch.label_weights_M.tolist() == pytest.approx(slow["weight"])
     assert batch.n_tokens == sum(batch.trunk_lengths) + sum(batch.branch_lengths)
     assert batch.branch_counts.tolist() == [len(tree.branches) for tree in trees]
     branches = [branch for tree in trees for branch in tree.branches]
-    assert batch.task_targets[:-1].sum() == len(branches)
+    assert batch.targets_K[:-1].sum() == len(branches)
     for b, branch in enumerate(branches):
         options = batch.choice_tokens[batch.choice_offsets[b] : batch.choice_offsets[b + 1]]
         assert options.tolist() == branch.choices.tolist()
@@ -117,7 +117,7 @@ def test_both_layouts_ask_for_the_same_labels_at_the_same_positions(seed: int) -
     packed, single = pack(trees, N_TASKS), pack(trees, N_TASKS, layout="L0")
     assert labels_of(packed) == labels_of(single)
     assert packed.n_targets == single.n_targets
-    assert packed.task_targets.tolist() == single.task_targets.tolist()
+    assert packed.targets_K.tolist() == single.targets_K.tolist()
     assert (single.branch_counts <= 1).all()
 
 

@@ -1,6 +1,7 @@
 """What every objective gives back, and how it is summed over micro-batches and ranks.
 
-Shape: K columns, one per task and the supervised history last.
+Shape: K columns: the tasks of each corpus in turn, and behind a corpus's last task its supervised
+history.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from data_pipeline.packing import MicroBatch
 
 ROWS = ("loss", "weight", "targets", "mass", "correct", "answered", "tokens")
 """Sums of a tally: weighted loss; weight; targets; label mass, right answers and questions among
-those with given choices; tokens read (in the last column)."""
+those with given choices; tokens of branches (those of trunks are in the column of the supervised
+history)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums per task that add up over micro-batches, ranks and steps; shape [len(ROWS), K]."""
+    """Sums per corpus and task that add up over micro-batches, ranks and steps; shape [len(ROWS), K]."""
 
     sums: NDArray[np.float64]
 
@@ -35,7 +37,7 @@ class Tally:
         return Tally(self.sums + other.sums)
 
     def row(self, name: str) -> NDArray[np.float64]:
-        """One kind of sum, per task."""
+        """One kind of sum, per column."""
         values: NDArray[np.float64] = self.sums[ROWS.index(name)]
         return values
 
@@ -55,17 +57,40 @@ class Tally:
         return self.total("mass") / answered if answered else float("nan")
 
     def per_task(self, names: tuple[str, ...]) -> dict[str, dict[str, float | int]]:
-        """Loss, number of targets and, where choices are given, accuracy of each task seen."""
-        tasks: dict[str, dict[str, float | int]] = {}
-        for column in np.flatnonzero(self.row("targets")):
-            values = dict(zip(ROWS, self.sums[:, column].tolist(), strict=True))
-            task: dict[str, float | int] = {"targets": int(values["targets"])}
-            if values["weight"]:
-                task["loss"] = values["loss"] / values["weight"]
-            if values["answered"]:
-                task["accuracy"] = values["correct"] / values["answered"]
-            tasks[names[column]] = task
-        return tasks
+        """Loss, weight, targets and, where choices are given, accuracy of each task seen.
+
+        The losses, each times its weight, add up to the whole loss times the whole weight.
+
+        Args:
+            names: of the tasks, and of the supervised history.
+        """
+        return _rows(self._by_corpus(names).sum(1), names)
+
+    def per_corpus(
+        self, corpora: tuple[str, ...], names: tuple[str, ...]
+    ) -> dict[str, dict[str, dict[str, float | int]]]:
+        """The same for each corpus."""
+        parts = self._by_corpus(names)
+        assert parts.shape[1] == len(corpora), "a tally has the columns of every corpus"
+        return {corpus: _rows(parts[:, i], names) for i, corpus in enumerate(corpora)}
+
+    def _by_corpus(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Shape [len(ROWS), corpora, len(names)]."""
+        return self.sums.reshape(len(ROWS), -1, len(names))
+
+
+def _rows(sums: NDArray[np.float64], names: tuple[str, ...]) -> dict[str, dict[str, float | int]]:
+    tasks: dict[str, dict[str, float | int]] = {}
+    for column in np.flatnonzero(sums[ROWS.index("targets")]):
+        values = dict(zip(ROWS, sums[:, column].tolist(), strict=True))
+        task: dict[str, float | int] = {"targets": int(values["targets"])}
+        if values["weight"]:
+            task["loss"] = values["loss"] / values["weight"]
+            task["weight"] = values["weight"]
+        if values["answered"]:
+            task["accuracy"] = values["correct"] / values["answered"]
+        tasks[names[column]] = task
+    return tasks
 
 
 @dataclass(frozen=True, slots=True)

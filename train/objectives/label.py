@@ -1,7 +1,7 @@
 """Cross entropy at label positions, over the whole vocabulary or over the label tokens only.
 
 Shapes: T tokens of the micro-batch, M label positions, V vocabulary, B branches, C most choices of
-any branch, K tasks plus one column for the supervised history.
+any branch, K columns: the tasks of each corpus, and each corpus's supervised history.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class LabelObjective:
     """Weighted sum of the cross entropies of all labels of a micro-batch.
 
     Args:
-        n_tasks: tasks of the mixture; labels with task `n_tasks` are supervised history.
+        n_tasks: tasks of the mixture.
+        n_corpora: corpora of the mixture.
         label_loss: `full_vocabulary` also teaches the model to answer with a label at all;
             `label_tokens` normalises over the choices of the question, where it has some.
     """
@@ -36,9 +37,10 @@ class LabelObjective:
         self,
         n_tasks: int,
         *,
+        n_corpora: int = 1,
         label_loss: Literal["full_vocabulary", "label_tokens"] = "full_vocabulary",
     ) -> None:
-        self.n_columns = n_tasks + 1
+        self.n_columns = n_corpora * (n_tasks + 1)
         self.restricted = label_loss == "label_tokens"
 
     def weight(self, batch: MicroBatch) -> float:
@@ -67,11 +69,11 @@ class LabelObjective:
             "answered": asked_M,
         }
         sums = torch.zeros(len(ROWS), self.n_columns, dtype=torch.float64, device=device)
-        tasks_M = torch.from_numpy(batch.label_tasks_M).to(device)
+        columns_M = torch.from_numpy(batch.label_columns_M).to(device)
         for name, values_M in rows.items():
-            sums[ROWS.index(name)].index_add_(0, tasks_M, values_M.double())
-        sums[ROWS.index("targets")] = torch.from_numpy(batch.task_targets).to(sums)
-        sums[ROWS.index("tokens"), -1] = batch.n_tokens
+            sums[ROWS.index(name)].index_add_(0, columns_M, values_M.double())
+        sums[ROWS.index("targets")] = torch.from_numpy(batch.targets_K).to(sums)
+        sums[ROWS.index("tokens")] = torch.from_numpy(batch.tokens_K).to(sums)
         return ObjectiveOutput(loss, sums)
 
 
