@@ -1,59 +1,43 @@
 """Compile a corpus into a token store: `brewhouse data build`."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter
 
+from data_pipeline import build_tables as arrays
+from data_pipeline.build_config import BuildConfig
+from data_pipeline.build_pieces import encode_all, title_lengths
 from data_pipeline.corpus import Corpus
+from data_pipeline.corpus_checks import codes_of
 from data_pipeline.errors import DataError
-from data_pipeline.files import atomic_folder, fingerprint
-from data_pipeline.splits import Phase, Split, SplitConfig, split_events
+from data_pipeline.files import atomic_folder, fingerprint, refuse_existing
+from data_pipeline.piece_files import PieceWriter
+from data_pipeline.splits import Phase, Split, split_corpus
 from data_pipeline.statistics import Statistics, compute_statistics
-from data_pipeline.store import (
-    CARD_FILE,
-    SCHEMA_VERSION,
-    TOKENIZER_FOLDER,
-    StoreCard,
-    TokenStore,
+from data_pipeline.store import EVENT_FIELDS_FOLDER, TOKENIZER_FOLDER, TokenStore
+from data_pipeline.store_card import CARD_FILE, SCHEMA_VERSION, StoreCard
+from data_pipeline.store_tables import Tags, save_table
+from data_pipeline.tokenizer import TextEncoder
+from data_pipeline.training_texts import (
+    fit_verbalizer,
+    train_on_corpus,
+    train_shared_tokenizer,
 )
-from data_pipeline.tasks.options import decade_name
-from data_pipeline.tasks.texts import answer_texts, prompt_texts
-from data_pipeline.tokenizer import Ids, TextEncoder, train_tokenizer
-from data_pipeline.verbalize import AGES, Budget, NumberWords, Verbalizer, action_text
+from data_pipeline.verbalize import Budget, Verbalizer, action_text
+
+__all__ = ["BuildConfig", "compile_store", "train_shared_tokenizer"]
 
 log = logging.getLogger(__name__)
 
 TRAIN_PREFIX: Final = "train:"
-_CHUNK: Final = 20_000
-_MOST_ANSWER_NAMES: Final = 64
-"""A field with more names is answered by letter: its names would crowd the vocabulary."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
-class BuildConfig:
-    """How a corpus is compiled."""
-
-    split: SplitConfig = field(default_factory=SplitConfig)
-    """Which events may be learned from, and which are asked about."""
-
-    like_at_least: float | None = None
-    """Value from which an event is a like; None: three quarters up the corpus's scale."""
-
-    dislike_at_most: float | None = None
-    """Value up to which an event is a dislike; None: one quarter up the corpus's scale."""
-
-    styles: tuple[Literal["plain", "labelled"], ...] = ("plain", "labelled")
-    """Verbalisation styles to compile; a mixture chooses among them."""
 
 
 def compile_store(
@@ -79,8 +63,9 @@ def compile_store(
     """
     config = config or BuildConfig()
     folder = Path(folder)
-    split = split_events(corpus.user_offsets_U1, corpus.time_E, config.split)
-    if not (split.phase_E == Phase.TRAIN).any():
+    refuse_existing(folder, overwrite)
+    split = split_corpus(corpus, config.split)
+    if len(split.phase_E) and not (split.phase_E == Phase.TRAIN).any():
         raise DataError(
             "no event falls into training time",
             file=corpus.folder,
@@ -94,21 +79,52 @@ def compile_store(
 
 
 def _compile(corpus: Corpus, tokenizer: str, temp: Path, config: BuildConfig, split: Split) -> None:
-    verbalizer = _fit_verbalizer(corpus, split)
+    verbalizer = fit_verbalizer(corpus, split)
     encoder = _encoder(corpus, tokenizer, verbalizer, config, split)
     encoder.save(temp / TOKENIZER_FOLDER)
-    values_E = corpus.events["value"].to_numpy(zero_copy_only=False).astype(np.float32)
+    values_E = corpus.column("events", "value").to_numpy().astype(np.float32)
     action_E, actions = _actions(corpus, values_E)
-    pieces = _Pieces()
-    first_piece, title_lengths = _encode_all(corpus, verbalizer, encoder, config, actions, pieces)
-    pieces.save(temp)
+    tables = arrays.tables_of(corpus, split)
+    tags = tables.get("tags")
+    texts = tags.texts if isinstance(tags, Tags) else ()
+    with PieceWriter(temp) as pieces:
+        first_piece = encode_all(corpus, verbalizer, encoder, config, actions, texts, pieces)
     like, dislike = _thresholds(corpus.card.values, config)
-    statistics = _statistics(corpus, split, values_E, like)
     (temp / "statistics").mkdir()
-    statistics.save(temp / "statistics")
-    _save_fields(corpus, temp / "fields")
-    arrays = {
-        "title_lengths": title_lengths,
+    _statistics(corpus, split, values_E, like, tags).save(temp / "statistics")
+    arrays.save_item_fields(corpus, temp / "fields")
+    arrays.save_event_fields(corpus, temp / EVENT_FIELDS_FOLDER)
+    for name, table in tables.items():
+        save_table(table, temp / name)
+    _save_events(corpus, split, values_E, action_E, temp)
+    lengths_N = title_lengths(corpus, verbalizer, encoder)
+    np.save(temp / "title_lengths.npy", lengths_N, allow_pickle=False)
+    pq.write_table(corpus.items.select(["item_id", "title"]), temp / "items.parquet")
+    pq.write_table(corpus.users.select(["user_id"]), temp / "users.parquet")
+    card = _card(corpus, encoder, config, split, first_piece, (like, dislike))
+    card |= {
+        "action_label_offset": _label_offset(encoder, actions),
+        "counts": {name: corpus.card.counts[name] for name in corpus.schemas}
+        | {"pieces": pieces.count, "tokens": pieces.tokens},
+    }
+    validated = TypeAdapter(StoreCard).validate_python(card)
+    (temp / CARD_FILE).write_bytes(TypeAdapter(StoreCard).dump_json(validated, indent=2))
+
+
+def _save_events(
+    corpus: Corpus,
+    split: Split,
+    values_E: NDArray[np.float32],
+    action_E: NDArray[np.int16],
+    temp: Path,
+) -> None:
+    opens_E = arrays.opens_request(
+        corpus.event_user_E,
+        corpus.time_E,
+        corpus.column("events", "request_id"),
+        has_times=corpus.card.has_times,
+    )
+    named: dict[str, NDArray[Any]] = {
         "user_offsets": corpus.user_offsets_U1,
         "train_stops": _train_stops(corpus, split),
         "event_item": corpus.event_item_E,
@@ -116,25 +132,10 @@ def _compile(corpus: Corpus, tokenizer: str, temp: Path, config: BuildConfig, sp
         "event_action": action_E,
         "event_value": values_E,
         "event_phase": split.phase_E,
-        "event_opens_request": _opens_request(corpus),
+        "event_opens_request": opens_E,
     }
-    for name, array in arrays.items():
+    for name, array in named.items():
         np.save(temp / f"{name}.npy", array, allow_pickle=False)
-    pq.write_table(corpus.items.select(["item_id", "title"]), temp / "items.parquet")
-    pq.write_table(corpus.users.select(["user_id"]), temp / "users.parquet")
-    card = _card(corpus, encoder, config, split, first_piece, (like, dislike))
-    card |= {
-        "action_label_offset": _label_offset(encoder, actions),
-        "counts": {
-            "items": len(corpus.items),
-            "users": len(corpus.users),
-            "events": len(corpus.events),
-            "pieces": pieces.count,
-            "tokens": pieces.tokens,
-        },
-    }
-    validated = TypeAdapter(StoreCard).validate_python(card)
-    (temp / CARD_FILE).write_bytes(TypeAdapter(StoreCard).dump_json(validated, indent=2))
 
 
 def _card(
@@ -162,39 +163,16 @@ def _card(
         "like_at_least": thresholds[0],
         "dislike_at_most": thresholds[1],
         "styles": config.styles,
+        "has_times": corpus.card.has_times,
         "user_fields": tuple(f.name for f in corpus.card.user_fields),
         "category_fields": tuple(f.name for f in fields if f.kind in ("category", "categories")),
         "number_fields": tuple(f.name for f in fields if f.kind == "number"),
         "year_fields": tuple(f.name for f in fields if f.kind == "year"),
+        "event_fields": {f.name: f.kind for f in corpus.card.event_fields},
         "first_piece": first_piece,
         "vocab_size": encoder.vocab_size,
         "split": {**split.card, "hash": split.hash},
     }
-
-
-# Text
-
-
-def _fit_verbalizer(corpus: Corpus, split: Split) -> Verbalizer:
-    """Fit percentile words on what training time has seen: no later item or user shifts a word."""
-    seen = split.phase_E == Phase.TRAIN
-    rows = {
-        "item": np.unique(corpus.event_item_E[seen]),
-        "user": np.unique(corpus.event_user_E[seen]),
-    }
-    tables = (
-        ("item", corpus.items, corpus.card.item_fields),
-        ("user", corpus.users, corpus.card.user_fields),
-    )
-    numbers = {
-        f.name: NumberWords(
-            table[f.name].to_numpy(zero_copy_only=False).astype(np.float64)[rows[kind]]
-        )
-        for kind, table, fields in tables
-        for f in fields
-        if f.kind == "number"
-    }
-    return Verbalizer(corpus.card.item_fields, corpus.card.user_fields, numbers, Budget())
 
 
 def _encoder(
@@ -207,84 +185,7 @@ def _encoder(
         raise DataError(
             "the vocabulary size is no number", value=tokenizer, remedy="write train:4096"
         )
-    texts = _training_texts(corpus, verbalizer, config, split)
-    return train_tokenizer(texts, vocab_size=int(size))
-
-
-def _training_texts(
-    corpus: Corpus, verbalizer: Verbalizer, config: BuildConfig, split: Split
-) -> Iterator[str]:
-    """Texts that prompts hold while training; their own words often, as they stand in each prompt.
-
-    Answers come so often that each becomes one token, whatever the size of the vocabulary. Items
-    without a training event are left out: the tokenizer, too, is frozen at the end of training.
-    """
-    own = prompt_texts(corpus.card.item_noun)
-    for _ in range(200):
-        yield from own
-    answers = answer_texts(_answer_names(corpus))
-    for _ in range(4000):
-        yield from answers
-    train = split.phase_E == Phase.TRAIN
-    counts = np.bincount(corpus.event_item_E[train], minlength=len(corpus.items))
-    for row, count in zip(_rows(corpus.items), counts.tolist(), strict=True):
-        # By the root of popularity: what prompts show often gets short, and rare items get a say.
-        for _ in range(round(count**0.5)):
-            yield from (f"| {verbalizer.record(row, style)}\n" for style in config.styles)
-            yield f"| {verbalizer.bare_title(row)}\n"
-    for row in _rows(corpus.users):
-        yield f": {verbalizer.profile(row)}\n"
-
-
-def _answer_names(corpus: Corpus) -> list[str]:
-    """Categories and decades that questions can be answered by, of fields with few of them."""
-    names: list[str] = []
-    for declared in corpus.card.item_fields:
-        column = corpus.items[declared.name]
-        if declared.kind == "year":
-            years = column.drop_null().to_numpy()
-            found = [decade_name(decade) for decade in np.unique(years // 10).astype(int).tolist()]
-        elif declared.kind in ("category", "categories"):
-            flat = pc.list_flatten(column) if declared.kind == "categories" else column
-            found = sorted(pc.unique(flat.drop_null()).to_pylist())
-        else:
-            continue
-        names += found if len(found) <= _MOST_ANSWER_NAMES else []
-    return names
-
-
-def _encode_all(
-    corpus: Corpus,
-    verbalizer: Verbalizer,
-    encoder: TextEncoder,
-    config: BuildConfig,
-    actions: Sequence[str],
-    pieces: "_Pieces",
-) -> tuple[dict[str, int], NDArray[np.int64]]:
-    """Encode every piece; the kinds follow each other, each in the order of its table's rows."""
-    first: dict[str, int] = {}
-
-    def add(kind: str, texts: Iterator[str]) -> None:
-        first[kind] = pieces.count
-        chunk: list[str] = []
-        for text in texts:
-            chunk.append(text)
-            if len(chunk) == _CHUNK:
-                pieces.extend(encoder.pieces(chunk))
-                chunk = []
-        pieces.extend(encoder.pieces(chunk))
-
-    for style in config.styles:
-        add(f"inline/{style}", (f" {verbalizer.record(r, style)}" for r in _rows(corpus.items)))
-        add(f"line/{style}", (f" {verbalizer.record(r, style)}\n" for r in _rows(corpus.items)))
-    add("title", (f" {verbalizer.title(r)}\n" for r in _rows(corpus.items)))
-    add("bare", (f" {verbalizer.bare_title(r)}\n" for r in _rows(corpus.items)))
-    add("profile", (f" {verbalizer.profile(r)}\n" for r in _rows(corpus.users)))
-    add("age", (f"{words} |" for _, words in AGES))
-    add("action", (f" | {text}\n" for text in actions))
-    titles = encoder.pieces([f" {verbalizer.title(r)}" for r in _rows(corpus.items)])
-    lengths = np.array([len(ids) for ids in titles], np.int64)
-    return first, lengths
+    return train_on_corpus(corpus, verbalizer, config, split, int(size))
 
 
 def _label_offset(encoder: TextEncoder, actions: Sequence[str]) -> int | None:
@@ -304,49 +205,27 @@ def _label_offset(encoder: TextEncoder, actions: Sequence[str]) -> int | None:
 
 def _actions(corpus: Corpus, values_E: NDArray[np.float32]) -> tuple[NDArray[np.int16], list[str]]:
     """Number the distinct (action, value) pairs, in the order of actions, then values."""
-    encoded = pc.dictionary_encode(corpus.events["action"].combine_chunks())
-    names = encoded.dictionary.to_pylist()
-    code_E = encoded.indices.to_numpy(zero_copy_only=False)
-    rank = np.argsort(np.argsort(names))
-    keys = np.stack([rank[code_E].astype(np.float64), np.nan_to_num(values_E, nan=-np.inf)], axis=1)
-    distinct, action_E = np.unique(keys, axis=0, return_inverse=True)
-    ordered = sorted(names)
-    texts = [
-        action_text(ordered[int(code)], None if np.isneginf(value) else float(value))
-        for code, value in distinct
-    ]
-    if len(texts) > np.iinfo(np.int16).max:
+    names = corpus.card.actions
+    code_E = codes_of(corpus.column("events", "action"), pa.chunked_array([names], pa.string()))
+    values = np.array(corpus.card.values, np.float32)
+    # 0 stands for no value, which comes first.
+    rank_E = np.searchsorted(values, values_E).astype(np.int64) + 1
+    rank_E[np.isnan(values_E)] = 0
+    key_E = code_E * np.int64(len(values) + 1) + rank_E
+    distinct = np.flatnonzero(np.bincount(key_E, minlength=1))
+    if len(distinct) > np.iinfo(np.int16).max:
         raise DataError(
-            f"events have {len(texts):,} distinct actions and values",
+            f"events have {len(distinct):,} distinct actions and values",
             file=corpus.folder,
             column="value",
-            remedy="put continuous values into buckets before importing",
+            remedy="put continuous values into buckets before importing, or make them a field of "
+            "events",
         )
-    return action_E.reshape(-1).astype(np.int16), texts
-
-
-def _opens_request(corpus: Corpus) -> NDArray[np.bool_]:
-    """Mark events that no earlier event of their request, or of the same instant, precedes."""
-    time, user = corpus.time_E, corpus.event_user_E
-    opens = np.ones(len(time), bool)
-    new_user = user[1:] != user[:-1]
-    opens[1:] = new_user | (time[1:] > time[:-1])
-    if corpus.events["request_id"].null_count < len(time):
-        request = pc.dictionary_encode(
-            pc.fill_null(corpus.events["request_id"].combine_chunks(), "")
-        )
-        code = request.indices.to_numpy(zero_copy_only=False)
-        named = request.dictionary.to_numpy(zero_copy_only=False)[code] != ""
-        key = user.astype(np.int64) * (len(request.dictionary) + 1) + code
-        key[~named] = -1 - np.flatnonzero(~named)
-        # A row is inside a request when the request began before it and has not ended yet.
-        _, inverse = np.unique(key, return_inverse=True)
-        rows = np.arange(len(key))
-        last = np.zeros(inverse.max() + 1, np.int64)
-        np.maximum.at(last, inverse, rows)
-        open_until = np.maximum.accumulate(last[inverse])
-        opens[1:] &= open_until[:-1] < rows[1:]
-    return opens
+    texts = [
+        action_text(names[code], float(values[rank - 1]) if rank else None)
+        for code, rank in (divmod(int(key), len(values) + 1) for key in distinct)
+    ]
+    return np.searchsorted(distinct, key_E).astype(np.int16), texts
 
 
 def _train_stops(corpus: Corpus, split: Split) -> NDArray[np.int64]:
@@ -358,15 +237,24 @@ def _train_stops(corpus: Corpus, split: Split) -> NDArray[np.int64]:
 
 
 def _statistics(
-    corpus: Corpus, split: Split, values_E: NDArray[np.float32], like: float | None
+    corpus: Corpus,
+    split: Split,
+    values_E: NDArray[np.float32],
+    like: float | None,
+    tags: object,
 ) -> Statistics:
     train = split.phase_E == Phase.TRAIN
+    n_tags, tag_A = 0, np.empty(0, np.int32)
+    if isinstance(tags, Tags):
+        n_tags, tag_A = tags.n_tags, tags.tag_A[tags.phase_A == Phase.TRAIN]
     return compute_statistics(
         user_E=corpus.event_user_E[train],
         item_E=corpus.event_item_E[train],
         value_E=values_E[train],
+        tag_A=tag_A,
         n_users=len(corpus.users),
         n_items=len(corpus.items),
+        n_tags=n_tags,
         values=corpus.card.values,
         like_at_least=like,
     )
@@ -386,59 +274,3 @@ def _thresholds(
             remedy="leave a gap between them",
         )
     return like, dislike
-
-
-# Files
-
-
-def _save_fields(corpus: Corpus, folder: Path) -> None:
-    folder.mkdir()
-    for spec in corpus.card.item_fields:
-        column = corpus.items[spec.name].combine_chunks()
-        if spec.kind in ("number", "year"):
-            values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-            np.save(folder / f"{spec.name}.number.npy", values, allow_pickle=False)
-        elif spec.kind in ("category", "categories"):
-            lists = [
-                (value if isinstance(value, list) else [value]) if value is not None else []
-                for value in column.to_pylist()
-            ]
-            names = sorted({name for row in lists for name in row if name})
-            code = {name: i for i, name in enumerate(names)}
-            codes = [[code[name] for name in row if name] for row in lists]
-            offsets = np.cumsum([0, *map(len, codes)])
-            flat = np.array([c for row in codes for c in row], np.int32)
-            np.save(folder / f"{spec.name}.offsets.npy", offsets, allow_pickle=False)
-            np.save(folder / f"{spec.name}.codes.npy", flat, allow_pickle=False)
-            table = pa.table({"name": pa.array(names, pa.string())})
-            pq.write_table(table, folder / f"{spec.name}.names.parquet")
-
-
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=_CHUNK):
-        yield from batch.to_pylist()
-
-
-class _Pieces:
-    """Collects pieces; written as one flat array of ids and the offsets into it."""
-
-    def __init__(self) -> None:
-        self._parts: list[Ids] = []
-        self._lengths: list[int] = []
-
-    @property
-    def count(self) -> int:
-        return len(self._lengths)
-
-    @property
-    def tokens(self) -> int:
-        return sum(self._lengths)
-
-    def extend(self, pieces: Sequence[Ids]) -> None:
-        self._parts += [np.concatenate(pieces)] if pieces else []
-        self._lengths += [len(piece) for piece in pieces]
-
-    def save(self, folder: Path) -> None:
-        offsets = np.cumsum([0, *self._lengths])
-        np.save(folder / "tokens.npy", np.concatenate(self._parts), allow_pickle=False)
-        np.save(folder / "piece_offsets.npy", offsets, allow_pickle=False)

@@ -1,7 +1,7 @@
 """The pieces of a token store: every text that prompts are put together from, encoded once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import batched
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from data_pipeline.corpus import Corpus
 from data_pipeline.piece_files import PieceWriter
 from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, TAG_KIND
 from data_pipeline.tokenizer import Ids, TextEncoder
-from data_pipeline.training_texts import rows_of
+from data_pipeline.training_texts import has_reviews, rows_of
 from data_pipeline.verbalize import AGES, Verbalizer
 
 _CHUNK: Final = 20_000
@@ -56,13 +56,15 @@ def encode_all(
         add(QUERY_KIND, (f" {verbalizer.query(row['text'])}\n" for row in rows_of(queries)))
     if tags:
         add(TAG_KIND, (f" {verbalizer.tag(tag)}\n" for tag in tags))
-    if REVIEW_KIND in corpus.schemas["events"].names:
+    if has_reviews(corpus):
         first[REVIEW_KIND] = pieces.count
         _add_reviews(corpus, verbalizer, encoder, pieces)
     return first
 
 
-def title_lengths(corpus: Corpus, verbalizer: Verbalizer, encoder: TextEncoder) -> NDArray[np.int64]:
+def title_lengths(
+    corpus: Corpus, verbalizer: Verbalizer, encoder: TextEncoder
+) -> NDArray[np.int64]:
     """Tokens of each item's title with its year, as it begins a record; shape [N]."""
     titles = (f" {verbalizer.title(row)}" for row in rows_of(corpus.items))
     lengths = [len(ids) for chunk in _chunks(titles) for ids in encoder.pieces(chunk)]
@@ -70,7 +72,9 @@ def title_lengths(corpus: Corpus, verbalizer: Verbalizer, encoder: TextEncoder) 
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    ...
+    rest = iter(texts)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
 
 
 def _add_reviews(

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, overload
 
-from data_pipeline.draws import Draws
+from data_pipeline.draws import Draws, permuted
 from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
 from data_pipeline.render import Asked, BranchWriter
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks import applicable
-from data_pipeline.tasks.base import History, Task
+from data_pipeline.tasks.base import History, Rows, Task, own_subjects
 from data_pipeline.tasks.view import Shelf, View
 from data_pipeline.tree import NOBODY, Moment, Question, Tree
 
@@ -120,7 +120,11 @@ class EvaluationSet(Sequence[Tree]):
         # Seeded by what is asked, so that adding a task or a user changes no other question.
         draws = Draws(self.seed, moment.cut * 1009 + _name_hash(self.tasks[task].name))
         view = View(self._shelf, moment, self.phase, draws, self._style)
-        rows = [moment.cut] if self.tasks[task].next_only else list(view.window)
+        own = self.tasks[task].subjects(view)
+        if own is not None:
+            rows = [int(row) for row in own]
+        else:
+            rows = [moment.cut] if self.tasks[task].next_only else list(view.window)
         draws.shuffle(rows)
         found = 0
         for row in rows:
@@ -136,8 +140,8 @@ class EvaluationSet(Sequence[Tree]):
         for task in tasks:
             draws = Draws(self.seed, _name_hash(self.tasks[task].name))
             view = View(self._shelf, NOBODY, self.phase, draws, self._style)
-            subjects = self.tasks[task].item_subjects(view)
-            for subject in draws.sample(subjects, len(subjects)):
+            subjects = own_subjects(self.tasks[task], view)
+            for subject in _in_random_order(subjects, draws):
                 if self._counts[task] >= self.max_targets:
                     break
                 question = self.tasks[task].ask(view, subject)
@@ -151,6 +155,12 @@ class EvaluationSet(Sequence[Tree]):
         self._counts[task] += 1
         phrasing = self._writer.phrasing(task, draws, held_out=self.phrasing == "held_out")
         return Asked(task, subject, question, phrasing)
+
+
+def _in_random_order(rows: Rows, draws: Draws) -> Iterator[int]:
+    """Yield each row once; no list of them is made, for a table may have millions."""
+    seed = draws.below(1 << 30)
+    return (int(rows[permuted(place, len(rows), seed)]) for place in range(len(rows)))
 
 
 def _name_hash(name: str) -> int:

@@ -18,7 +18,7 @@ from data_pipeline.render import Asked, BranchWriter
 from data_pipeline.splits import Phase
 from data_pipeline.store import EventSpans, TokenStore
 from data_pipeline.tasks import all_tasks, applicable
-from data_pipeline.tasks.base import History, Task
+from data_pipeline.tasks.base import History, Task, own_subjects
 from data_pipeline.tasks.view import Shelf, View
 from data_pipeline.tree import NO_LABELS, NOBODY, Ids, Tree, TrunkLabels
 
@@ -78,6 +78,15 @@ class Mixture:
             "tasks": fingerprint(tasks),
             "mixture": fingerprint([asdict(self.config), self.seed]),
         }
+
+    @cached_property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The name of each store's corpus; the second of a name is `NAME (2)`."""
+        names = [store.card.corpus_name for store in self.stores]
+        counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+        return tuple(
+            name if n == 1 else f"{name} ({n})" for name, n in zip(names, counts, strict=True)
+        )
 
     def _store_weights(self) -> list[float]:
         given = self.config.store_weights
@@ -165,7 +174,7 @@ class _Ground:
         for turn in range(_TRIES_PER_BRANCH * wanted):
             task = tasks[draws.weighted(steps)]
             subject = self._subject(task, view, rows, turn)
-            if (task, subject) in seen:
+            if subject is None or (task, subject) in seen:
                 continue
             seen.add((task, subject))
             question = self.tasks[task].ask(view, subject)
@@ -182,10 +191,12 @@ class _Ground:
                 break
         return asked
 
-    def _subject(self, task: int, view: View, rows: list[int], turn: int) -> int:
-        if self.tasks[task].history == "item":
-            subjects = self._item_subjects[task]
-            return subjects[view.draws.below(len(subjects))]
+    def _subject(self, task: int, view: View, rows: list[int], turn: int) -> int | None:
+        subjects = self._own_subjects.get(task)
+        if subjects is None:
+            subjects = self.tasks[task].subjects(view)
+        if subjects is not None:
+            return int(subjects[view.draws.below(len(subjects))]) if len(subjects) else None
         if self.tasks[task].next_only:
             return view.moment.cut + view.draws.below(min(_NEXT_WITHIN, len(rows)))
         return rows[turn % len(rows)]
@@ -194,8 +205,8 @@ class _Ground:
         self, indices: list[int], weights: Sequence[float]
     ) -> tuple[list[int], list[float]]:
         view = View(self.shelf, NOBODY, Phase.TRAIN, Draws(0, 0), self.config.styles[0])
-        self._item_subjects = {i: self.tasks[i].item_subjects(view) for i in indices}
-        kept = [i for i in indices if self._item_subjects[i]]
+        self._own_subjects = {i: own_subjects(self.tasks[i], view) for i in indices}
+        kept = [i for i in indices if len(self._own_subjects[i])]
         return kept, list(accumulate(weights[i] for i in kept))
 
     def _check_history_labels(self) -> None:

@@ -1,6 +1,6 @@
 """Counts and means of the training events: frozen, so that nothing later leaks into a prompt.
 
-Shapes: N items, U users, E events, P pairs of items.
+Shapes: N items, U users, E events, P pairs of items, A taggings, G distinct tags.
 """
 
 from dataclasses import dataclass, fields
@@ -35,6 +35,8 @@ class Statistics:
     user_mean_U: NDArray[np.float64]
     value_counts: NDArray[np.int64]
     """Training events with each of the corpus's values, in their order."""
+    tag_count: NDArray[np.int64]
+    """How often each tag was given by the end of training time; empty without tags; shape [G]."""
     global_mean: float
     pairs_P2: NDArray[np.int32]
     """Pairs of items whose likers overlap more, or less, than by chance."""
@@ -66,12 +68,14 @@ def compute_statistics(
     user_E: NDArray[np.int32],
     item_E: NDArray[np.int32],
     value_E: NDArray[np.float32],
+    tag_A: NDArray[np.int32],
     n_users: int,
     n_items: int,
+    n_tags: int,
     values: tuple[float, ...],
     like_at_least: float | None,
 ) -> Statistics:
-    """Count training events. `value_E` is NaN where an event has no value."""
+    """Count training events and tags. `value_E` is NaN where an event has no value."""
     rated = np.isfinite(value_E)
     user_R, item_R = user_E[rated], item_E[rated]
     value_R = value_E[rated].astype(np.float64)
@@ -85,6 +89,7 @@ def compute_statistics(
         user_count_U=np.bincount(user_E, minlength=n_users),
         user_mean_U=_shrunk_mean(user_R, value_R, n_users, global_mean),
         value_counts=np.array([(value_R == value).sum() for value in values], np.int64),
+        tag_count=np.bincount(tag_A, minlength=n_tags),
         global_mean=global_mean,
         pairs_P2=pairs,
         pair_alike_P=alike,

@@ -1,32 +1,50 @@
 """The token store: a corpus compiled for one tokenizer, memory-mapped.
 
 Prompts are never written. The store keeps the ids of every *piece* (item record, title, profile,
-age, action) once, and events as rows; a prompt is a list of pieces.
+age, action, query, tag, review) once, and events, searches, judgements, tags and links as rows; a
+prompt is a list of pieces.
 
 Shapes: T tokens, P pieces, E events, U users, N items, S pieces of one trunk.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import TypeAdapter
 
 from data_pipeline.errors import DataError
 from data_pipeline.statistics import Statistics
+from data_pipeline.store_card import CARD_FILE, SCHEMA_VERSION, CategoryField, StoreCard, ranges
+from data_pipeline.store_tables import (
+    QUERY_KIND,
+    REVIEW_KIND,
+    TAG_KIND,
+    EventCategory,
+    Judgements,
+    Links,
+    Queries,
+    Searches,
+    TableT,
+    Tags,
+    map_array,
+    open_table,
+)
 from data_pipeline.tokenizer import TextEncoder
 from data_pipeline.tree import Ids, Moment
 from data_pipeline.verbalize import AGE_BOUNDS
 
-SCHEMA_VERSION: Final = 1
-CARD_FILE: Final = "store.json"
+__all__ = ["CategoryField", "EventSpans", "StoreCard", "TokenStore", "open_stores"]
+
 TOKENIZER_FOLDER: Final = "tokenizer"
+EVENT_FIELDS_FOLDER: Final = "event_fields"
 ARRAYS: Final = (
     "tokens",
     "piece_offsets",
@@ -40,56 +58,6 @@ ARRAYS: Final = (
     "event_phase",
     "event_opens_request",
 )
-
-
-@checked_dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
-class StoreCard:
-    """What a token store was compiled from, and how."""
-
-    schema_version: int
-    corpus_name: str
-    corpus_fingerprint: str
-    tokenizer_fingerprint: str
-    fingerprint: str
-    """Of corpus, tokenizer, split and verbalisation: equal fingerprint, equal prompts."""
-    item_noun: str
-    source: str
-    licence: str
-    values: tuple[float, ...]
-    actions: tuple[str, ...]
-    like_at_least: float | None
-    dislike_at_most: float | None
-    styles: tuple[str, ...]
-    user_fields: tuple[str, ...]
-    category_fields: tuple[str, ...]
-    number_fields: tuple[str, ...]
-    year_fields: tuple[str, ...]
-    first_piece: dict[str, int]
-    """Kind of piece -> id of the first of them; items, users, ages, actions follow in order."""
-    action_label_offset: int | None
-    """Where in an action piece the one token stands that tells the actions apart."""
-    vocab_size: int
-    split: dict[str, Any]
-    counts: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class CategoryField:
-    """A categorical item field: item i has the codes `codes[offsets[i]:offsets[i + 1]]`."""
-
-    names: tuple[str, ...]
-    offsets_N1: NDArray[np.int64]
-    codes: NDArray[np.int32]
-
-    def of(self, item: int) -> tuple[int, ...]:
-        """Return the codes of one item."""
-        return tuple(self.codes[self.offsets_N1[item] : self.offsets_N1[item + 1]].tolist())
-
-    def count(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return how many of these items have each code, an item as often as it is given."""
-        starts = self.offsets_N1[items]
-        codes = self.codes[_ranges(starts, self.offsets_N1[items + 1] - starts)]
-        return np.bincount(codes, minlength=len(self.names))
 
 
 class TokenStore:
@@ -109,6 +77,22 @@ class TokenStore:
         self.event_value_E: NDArray[np.float32] = arrays["event_value"]
         self.event_phase_E: NDArray[np.int8] = arrays["event_phase"]
         self.event_opens_request_E: NDArray[np.bool_] = arrays["event_opens_request"]
+
+        def table(kind: type[TableT], name: str) -> TableT | None:
+            return open_table(kind, folder / name) if name in card.counts else None
+
+        self.queries = table(Queries, "queries")
+        self.judgements = table(Judgements, "judgements")
+        self.searches = table(Searches, "searches")
+        self.tags = table(Tags, "tags")
+        self.links = table(Links, "links")
+        self._event_fields = {
+            name: open_table(EventCategory, folder / EVENT_FIELDS_FOLDER / name)
+            if kind == "category"
+            else map_array(folder / EVENT_FIELDS_FOLDER / f"{name}.number.npy")
+            for name, kind in card.event_fields.items()
+            if kind != "text"
+        }
         # Constants follow the store's own pieces, and their tokens follow the store's own tokens.
         self._constant_ids: dict[bytes, int] = {}
         self._constants: dict[str, int] = {}
@@ -127,24 +111,23 @@ class TokenStore:
                 remedy="compile one: brewhouse data build CORPUS --tokenizer ... --out STORE",
             )
         try:
+            version = json.loads(path.read_bytes()).get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise DataError(
+                    f"the store has schema {version}, this version reads {SCHEMA_VERSION}",
+                    file=path,
+                    remedy="compile it again with brewhouse data build ... --overwrite",
+                )
             card = TypeAdapter(StoreCard).validate_json(path.read_bytes())
-            arrays = {
-                name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-                for name in ARRAYS
-            }
-        except (OSError, ValueError) as error:
+            return cls(folder, card, {name: map_array(folder / f"{name}.npy") for name in ARRAYS})
+        except DataError:
+            raise
+        except (OSError, AttributeError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"the token store cannot be read: {error}",
                 file=folder,
                 remedy="compile it again with brewhouse data build ... --overwrite",
             ) from error
-        if card.schema_version != SCHEMA_VERSION:
-            raise DataError(
-                f"the store has schema {card.schema_version}, this version reads {SCHEMA_VERSION}",
-                file=path,
-                remedy="compile it again with brewhouse data build ... --overwrite",
-            )
-        return cls(folder, card, arrays)
 
     # Sizes and names
 
@@ -209,6 +192,20 @@ class TokenStore:
         )
         return values
 
+    def event_number(self, field: str) -> NDArray[np.float32]:
+        """Return a numeric event field, NaN where unknown; shape [E]. KeyError if there is none."""
+        values = self._event_fields[field]
+        if isinstance(values, EventCategory):
+            raise KeyError(field)
+        return values
+
+    def event_category(self, field: str) -> EventCategory:
+        """Return a categorical event field. KeyError if there is none."""
+        values = self._event_fields[field]
+        if not isinstance(values, EventCategory):
+            raise KeyError(field)
+        return values
+
     def user_of_event(self, event: int) -> int:
         """Return the row of the user whose event this is."""
         return int(np.searchsorted(self.user_offsets_U1, event, side="right")) - 1
@@ -249,6 +246,21 @@ class TokenStore:
         """Return the piece of one row, as in `piece_of("line/plain", item)`."""
         return self.card.first_piece[kind] + row
 
+    def query_piece(self, query: int) -> int:
+        """Return the piece of a query's text. It stands behind a colon and ends its line."""
+        return self.card.first_piece[QUERY_KIND] + query
+
+    def tag_piece(self, tag: int) -> int:
+        """Return the piece of a distinct tag. It stands behind a colon and ends its line."""
+        return self.card.first_piece[TAG_KIND] + tag
+
+    def review_piece(self, event: int) -> int | None:
+        """Return the piece of what the user wrote, or None. Behind a colon; it ends its line."""
+        first = self.card.first_piece.get(REVIEW_KIND)
+        if first is None or not len(self.piece(first + event)):
+            return None
+        return first + event
+
     def constant(self, text: str) -> int:
         """Return the piece of a fixed text, encoding it when it is first asked for."""
         found = self._constants.get(text)
@@ -280,7 +292,7 @@ class TokenStore:
         constants = pieces_S[constant_S] - self.n_pieces
         starts_S[constant_S] = n_tokens + self._constant_offsets[constants]
         lengths_S[constant_S] = np.diff(self._constant_offsets)[constants]
-        source = _ranges(starts_S, lengths_S)
+        source = ranges(starts_S, lengths_S)
         own = source < n_tokens
         ids = np.empty(len(source), np.int32)
         ids[own] = self.tokens_T[source[own]]
@@ -325,7 +337,9 @@ class TokenStore:
         self, moment: Moment, style: str, room: int, offset: int
     ) -> tuple[Ids, "EventSpans"]:
         rows = slice(moment.start, moment.cut)
-        age = np.searchsorted(AGE_BOUNDS, moment.time - self.event_time_E[rows], side="right")
+        age: NDArray[np.intp] | int = 0  # the one that says nothing
+        if self.card.has_times:
+            age = np.searchsorted(AGE_BOUNDS, moment.time - self.event_time_E[rows], side="right")
         item = self.event_item_E[rows]
         action = self.event_action_E[rows]
         first = self.card.first_piece
@@ -349,7 +363,7 @@ class TokenStore:
         spans = EventSpans(
             records=begins_S[1::3] + offset, actions=begins_S[2::3] + offset, items=item
         )
-        return self.tokens_T[_ranges(starts_S, lengths_S)], spans
+        return self.tokens_T[ranges(starts_S, lengths_S)], spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,12 +379,6 @@ class EventSpans:
         """Return the spans of a trunk without history."""
         empty = np.empty(0, np.int64)
         return cls(empty, empty, np.empty(0, np.int32))
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Concatenate `arange(start, start + length)` of every pair."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
 def open_stores(folders: Sequence[str | Path]) -> list[TokenStore]:

@@ -180,11 +180,11 @@ class EventCategory:
     """Row of `names`, or -1 where unknown."""
 
 
-Table = Queries | Judgements | Searches | Tags | Links | EventCategory
+Table = Queries | Judgements | Searches | Tags | Links
 TableT = TypeVar("TableT", Queries, Judgements, Searches, Tags, Links, EventCategory)
 
 
-def save_table(table: Table, folder: Path) -> None:
+def save_table(table: Table | EventCategory, folder: Path) -> None:
     """Write a table as a folder with one file per part."""
     folder.mkdir(parents=True)
     for entry in fields(table):

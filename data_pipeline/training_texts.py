@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_pipeline.build_config import BuildConfig
-from data_pipeline.corpus import Corpus
+from data_pipeline.corpus import Corpus, Field
 from data_pipeline.corpus_checks import codes_of
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_folder, refuse_existing
@@ -43,6 +43,11 @@ def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
     """A table's rows, a bounded number of them in memory."""
     for batch in table.to_batches(max_chunksize=_ROWS):
         yield from batch.to_pylist()
+
+
+def has_reviews(corpus: Corpus) -> bool:
+    """Whether events have texts that their users wrote."""
+    return Field(name=REVIEW_KIND, kind="text") in corpus.card.event_fields
 
 
 def training_weights(corpus: Corpus, split: Split) -> NDArray[np.int64]:
@@ -252,7 +257,7 @@ def _repeated(texts: pa.ChunkedArray, counts: NDArray[np.int64], clean: Any) -> 
 
 def _review_texts(corpus: Corpus, verbalizer: Verbalizer, split: Split) -> Iterator[str]:
     """Some reviews of training time, evenly spread, as words: a whole one would be one field."""
-    if not any(f.name == REVIEW_KIND and f.kind == "text" for f in corpus.card.event_fields):
+    if not has_reviews(corpus):
         return
     train = split.phase_E == Phase.TRAIN
     every = max(1, -(-int(train.sum()) // _MOST_REVIEWS))

@@ -49,6 +49,9 @@ class Question:
     """How common each choice was in training: what a baseline without the model would say."""
     value: float | None = None
     """The raw value behind the label, such as the rating."""
+    group: int | None = None
+    """What questions without a user have in common, such as the row of their query: a bootstrap
+    draws them together. None where the subject itself is that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

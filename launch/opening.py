@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from data_pipeline.splits import SplitConfig
     from data_pipeline.store import TokenStore
     from data_pipeline.tasks.base import Task
+    from train.config import TrainConfig
 
 PREVIEW_TOKENIZER = "train:8192"
 
@@ -24,7 +26,7 @@ def open_mixture(source: Path) -> tuple[Mixture, list[TokenStore]]:
     """The mixture of a training config (a file), or the default mixture of a store (a folder)."""
     from data_pipeline.mixture import Mixture
     from data_pipeline.mixture_config import MixtureConfig
-    from data_pipeline.store import TokenStore, open_stores
+    from data_pipeline.store import TokenStore
 
     if source.is_dir():
         stores = [TokenStore.open(source)]
@@ -35,13 +37,20 @@ def open_mixture(source: Path) -> tuple[Mixture, list[TokenStore]]:
             file=source,
             remedy="name the folder that `brewhouse data build` wrote, or a config file",
         )
+    _, mixture = mixture_of_config(source)
+    return mixture, list(mixture.stores)
+
+
+def mixture_of_config(source: Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, Mixture]:
+    """A training config with its overrides, and the mixture that it trains on."""
+    from data_pipeline.mixture import Mixture
+    from data_pipeline.store import open_stores
     from train.config import load_config
     from train.plugins import load_plugins
 
-    config = load_config(source)
+    config = load_config(source, overrides)
     load_plugins(config.plugins)
-    stores = open_stores(config.stores)
-    return Mixture(stores, config.mixture, seed=config.seed), stores
+    return config, Mixture(open_stores(config.stores), config.mixture, seed=config.seed)
 
 
 def open_or_compile(corpus_dir: Path | None, store_dir: Path | None) -> TokenStore | None:

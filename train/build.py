@@ -6,18 +6,17 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from data_pipeline.evaluation_set import EvaluationSet
 from data_pipeline.mixture import Mixture
-from data_pipeline.packing import pack
+from data_pipeline.packing import MicroBatch, pack
+from data_pipeline.plan import HISTORY, named_counts
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore, open_stores
 from data_pipeline.tree import Tree
@@ -50,6 +49,7 @@ class Built:
     config: TrainConfig
     parts: Parts
     state: TrainerState
+    mixture: Mixture
 
     def finish(self, stopped_by: int | None) -> None:
         """Write summary.json, and the marker of a run that came to its end."""
@@ -61,6 +61,8 @@ class Built:
             "seconds": state.seconds,
             "targets": state.targets,
             "tokens": state.tokens,
+            "global_batch": state.global_batch,
+            "consumed": named_counts(self.mixture, state.consumed),
             "peak_memory_mb": memory,
         }
         write_once(run / SUMMARY, json.dumps(summary, indent=1), parts.context)
@@ -94,8 +96,11 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
         engine.load_shards(checkpoint / "zero")
         log.info("going on from %s", checkpoint)
 
-    names = (*(task.name for task in mixture.tasks), "history")
-    objective = LabelObjective(len(mixture.tasks), label_loss=config.label_loss)
+    names = (*(task.name for task in mixture.tasks), HISTORY)
+    objective = LabelObjective(
+        len(mixture.tasks), n_corpora=len(stores), label_loss=config.label_loss
+    )
+    packed = partial(pack, n_tasks=len(mixture.tasks), n_corpora=len(stores))
     text = resolved(config, {"fingerprints": mixture.fingerprints})
     write_once(Path(config.output_dir) / CONFIG, text, context)
     tracker = _tracker(config, state, context)
@@ -105,15 +110,17 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
         trees_per_micro_batch=batch.per_device,
         micro_batches=batch.accumulation,
     )
-    packed = partial(pack, n_tasks=len(mixture.tasks), layout=config.attn_layout)
+    laid_out = partial(packed, layout=config.attn_layout)
     ahead = math.ceil(config.dataloader_prefetch / batch.accumulation)
     parts = Parts(
         engine=engine,
         objective=objective,
-        stream=BatchStream(mixture, packed, share, prefetch=ahead),
+        stream=BatchStream(mixture, laid_out, share, prefetch=ahead),
         schedule=_schedule(config),
         guard=_guard(config, state),
-        meter=Meter(names, context.device, FlopCounter.of(engine.module)),
+        meter=Meter(
+            names, context.device, FlopCounter.of(engine.module), corpora=mixture.corpus_names
+        ),
         tracker=tracker,
         profiler=StepProfiler(
             config.profile_steps,
@@ -123,14 +130,14 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
         ),
         context=context,
         save=_saver(config, text, engine, stores[0], context),
-        evaluate=_evaluator(config, stores, mixture, objective, engine, tracker, names, context),
+        evaluate=_evaluator(config, mixture, packed, objective, engine, tracker, names, context),
         seed=config.seed,
         max_steps=config.max_steps,
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         eval_steps=config.eval_steps if config.eval_strategy == "steps" else None,
     )
-    return Built(config=config, parts=parts, state=state)
+    return Built(config=config, parts=parts, state=state, mixture=mixture)
 
 
 def _where_it_stands(
@@ -231,8 +238,8 @@ def _saver(
 
 def _evaluator(
     config: TrainConfig,
-    stores: Sequence[TokenStore],
     mixture: Mixture,
+    packed: Callable[[Sequence[Tree]], MicroBatch],
     objective: Objective,
     engine: ZeroEngine,
     tracker: Tracker,
@@ -242,13 +249,13 @@ def _evaluator(
     if config.eval_strategy == "no":
         return lambda step: None
     validation = Validation(
-        _validation_trees(config, stores, mixture),
-        partial(pack, n_tasks=len(mixture.tasks)),
+        _validation_trees(config, mixture),
+        packed,
         objective,
         context,
         trees_per_micro_batch=config.per_device_train_batch_size,
     )
-    decode = stores[0].encoder.decode
+    decode = mixture.stores[0].encoder.decode
 
     def evaluate(step: int) -> None:
         model: nn.Module = engine.module
@@ -258,10 +265,8 @@ def _evaluator(
     return evaluate
 
 
-def _validation_trees(
-    config: TrainConfig, stores: Sequence[TokenStore], mixture: Mixture
-) -> list[Tree]:
-    sets: list[Any] = [
+def _validation_trees(config: TrainConfig, mixture: Mixture) -> list[Tree]:
+    sets: list[EvaluationSet] = [
         EvaluationSet(
             store,
             mixture.tasks,
@@ -270,6 +275,6 @@ def _validation_trees(
             seed=config.seed,
             max_targets=config.eval_max_targets,
         )
-        for store in stores
+        for store in mixture.stores
     ]
-    return list(chain.from_iterable(sets))
+    return [replace(tree, corpus=corpus) for corpus, trees in enumerate(sets) for tree in trees]

@@ -149,6 +149,11 @@ class TrainConfig:
     """Trees of one optimiser step over all ranks. Stays the same on any number of ranks, and so
     does the result; accumulation is derived from it."""
 
+    min_users_per_step: Positive = 1
+    """Different users that one optimiser step must be able to hold. A tree has one user, however
+    many targets and tokens are packed behind it, so a step of fewer trees is refused; `brewhouse
+    tasks plan` counts the users of every step."""
+
     bf16: bool | Literal["auto"] = "auto"
     """Train in bfloat16 with fp32 master weights. `auto`: on a GPU that supports it, never on
     CPU."""
@@ -320,6 +325,7 @@ _UNCHANGED_BY: Final = frozenset(
         "resume_from_checkpoint",
         "max_nonfinite_steps",
         "profile_steps",
+        "min_users_per_step",
         "ddp_timeout",
         "dataloader_prefetch",
         "gradient_checkpointing",

@@ -25,8 +25,15 @@ def share_batch(config: TrainConfig, world_size: int) -> tuple[int, int]:
     """Trees of one optimiser step over all ranks, and micro-batches of it on each rank.
 
     Raises:
-        ConfigError: `global_batch_size` does not divide, or contradicts the accumulation.
+        ConfigError: `global_batch_size` does not divide, contradicts the accumulation, or is too
+            small for `min_users_per_step`.
     """
+    total, accumulation = _shared(config, world_size)
+    _enough_users(config, total)
+    return total, accumulation
+
+
+def _shared(config: TrainConfig, world_size: int) -> tuple[int, int]:
     assert world_size >= 1
     per_device, accumulation = (
         config.per_device_train_batch_size,
@@ -48,6 +55,16 @@ def share_batch(config: TrainConfig, world_size: int) -> tuple[int, int]:
             keys=("gradient_accumulation_steps", "global_batch_size"),
         )
     return total, total // at_once
+
+
+def _enough_users(config: TrainConfig, total: int) -> None:
+    if total < config.min_users_per_step:
+        raise ConfigError(
+            f"a step has {total} trees, and so {total} users at most, but min_users_per_step="
+            f"{config.min_users_per_step}. Set global_batch_size to {config.min_users_per_step} or "
+            "more; accumulation follows from it.",
+            keys=("global_batch_size", "min_users_per_step"),
+        )
 
 
 def _indivisible(total: int, per_device: int, world_size: int) -> ConfigError:
@@ -123,6 +140,7 @@ def _batch(config: TrainConfig) -> None:
     total, per_device = config.global_batch_size, config.per_device_train_batch_size
     if total is None:
         return
+    _enough_users(config, total)
     if total % per_device:
         raise _indivisible(total, per_device, world_size=1)
     steps = config.gradient_accumulation_steps

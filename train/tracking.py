@@ -171,7 +171,8 @@ class WandbSink:
 def wandb_keys(line: Line) -> dict[str, float | int]:
     """A line under W&B's flat names.
 
-    They are train/loss, train/task/NAME/loss, train/corpus/CORPUS/task/NAME/loss, eval/..., perf/...
+    They are train/loss, train/task/NAME/loss, eval/..., perf/..., and where there are several
+    corpora train/corpus/CORPUS/task/NAME/loss.
     """
     if "evaluation" in line:
         return {"step": line["step"], **_under("eval", line["evaluation"])}

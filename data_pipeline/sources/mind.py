@@ -19,9 +19,10 @@ F. Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020.
 """
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +31,16 @@ import pyarrow.compute as pc
 from data_pipeline.corpus import Corpus, Field, Origin, write_corpus
 from data_pipeline.corpus_checks import first
 from data_pipeline.errors import DataError
-from data_pipeline.sources.archives import fetch_archive, find_files
+from data_pipeline.sources.archives import (
+    files_from,
+    find_files,
+    from_remedy,
+    standing,
+    unpack,
+)
 from data_pipeline.sources.assembly import check_counts, first_of_each, listed, repeated
 from data_pipeline.sources.base import Paths, Progress, Source
+from data_pipeline.sources.fetch import download
 from data_pipeline.sources.markup import readable_column
 from data_pipeline.sources.spool import kept, spool_beside, spooled
 from data_pipeline.sources.streams import csv_tables
@@ -74,6 +82,7 @@ _NEWS = (
     "abstract_entities",
 )
 _BEHAVIORS = ("request_id", "user_id", "time", "history", "impressions")
+_BEHAVIORS_FILE = "behaviors.tsv"
 _UTC_MS = pa.timestamp("ms", "UTC")
 _EVENT_SCHEMA = pa.schema(
     [
@@ -121,41 +130,41 @@ class Mind(Source):
                     return found
         paths: dict[str, Path] = {}
         for split, name in names.items():
-            paths |= self._fetch_split(split, name, cache_dir, from_dir, progress)
+            if from_dir is None:
+                paths |= self._downloaded(split, name, self.cache(cache_dir), progress)
+            else:
+                paths |= self._packed_in(from_dir, split, name, self.cache(cache_dir))
         return paths
 
-    def _fetch_split(
-        self,
-        split: str,
-        name: str,
-        cache_dir: Path,
-        from_dir: Path | None,
-        progress: Progress | None,
-    ) -> Paths:
-        """One archive, which has its files at the top or in a folder, depending on its copy."""
-        url = f"{self.url}/{name}.zip"
-        try:
-            return self._fetch_members(url, _members(split, ""), cache_dir, from_dir, progress)
-        except DataError:
-            if from_dir is None and not (self.cache(cache_dir) / f"{name}.zip").is_file():
-                raise  # it could not be had at all
-        return self._fetch_members(url, _members(split, f"{name}/"), cache_dir, from_dir, progress)
-
-    def _fetch_members(
-        self,
-        url: str,
-        members: Mapping[str, str],
-        cache_dir: Path,
-        from_dir: Path | None,
-        progress: Progress | None,
-    ) -> Paths:
-        return fetch_archive(
-            self.full_name,
-            url,
-            self.cache(cache_dir),
-            members=members,
-            from_dir=from_dir,
+    def _downloaded(self, split: str, name: str, cache: Path, progress: Progress | None) -> Paths:
+        for inside in ("", f"{name}/"):
+            if (known := standing(cache / name, _members(split, inside))) is not None:
+                return known
+        archive = download(
+            f"{self.url}/{name}.zip",
+            cache / f"{name}.zip",
             progress=progress,
+            remedy=from_remedy(f"{name}.zip", _members(split, "")),
+        )
+        try:
+            return unpack(archive, _members(split, _folder_in(archive)), cache / name)
+        finally:
+            archive.unlink()  # once unpacked it is not needed; if it is not the one, fetch again
+
+    def _packed_in(self, from_dir: Path, split: str, name: str, cache: Path) -> Paths:
+        packed = [*from_dir.glob(f"{name}.zip"), *from_dir.glob(f"*/{name}.zip")]
+        if not packed:
+            raise DataError(
+                f"there is neither a folder {name} with its files nor {name}.zip",
+                file=from_dir,
+                remedy=from_remedy(f"{name}.zip", _members(split, f"{name}/")),
+            )
+        return files_from(
+            self.full_name,
+            from_dir,
+            cache,
+            members=_members(split, _folder_in(packed[0])),
+            archive=f"{name}.zip",
         )
 
     def build(self, paths: Paths, folder: Path, *, overwrite: bool = False) -> Corpus:
@@ -190,8 +199,19 @@ class Mind(Source):
 
 
 def _members(split: str, folder: str) -> dict[str, str]:
-    files = {"events": "behaviors.tsv", "news": "news.tsv"}
+    files = {"events": _BEHAVIORS_FILE, "news": "news.tsv"}
     return {f"{split}_{role}": f"{folder}{file}" for role, file in files.items()}
+
+
+def _folder_in(archive: Path) -> str:
+    """The folder in an archive that its files are in: copies differ in whether there is one."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            names = packed.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return ""  # who unpacks it says what is wrong
+    found = [name for name in names if PurePosixPath(name).name == _BEHAVIORS_FILE]
+    return found[0].removesuffix(_BEHAVIORS_FILE) if found else ""
 
 
 class _Log:

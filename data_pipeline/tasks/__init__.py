@@ -11,6 +11,7 @@ from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import LETTERS, YES_NO, Task
 from data_pipeline.tasks.comparison import BestOfList, Pairwise
 from data_pipeline.tasks.items import ImputeDecade, ImputeGenre, Similar
+from data_pipeline.tasks.needs import missing
 from data_pipeline.tasks.pointwise import (
     AboveOwnMean,
     ColdItemLike,
@@ -91,19 +92,4 @@ def task_named(name: str) -> Task:
 
 def applicable(task: Task, store: TokenStore) -> str | None:
     """Return None where the corpus has what the task needs, else what it lacks, as a sentence."""
-    card = store.card
-    for need in sorted(task.needs):
-        kind, _, name = need.partition(".")
-        if kind == "values" and card.like_at_least is None:
-            return "its events carry no graded values (fewer than three distinct ones)"
-        if need == "values.1-5" and not set(card.values) <= {1.0, 2.0, 3.0, 4.0, 5.0}:
-            return f"its values {card.values} are not on a scale of 1 to 5"
-        if kind == "item" and name not in (
-            *card.category_fields,
-            *card.number_fields,
-            *card.year_fields,
-        ):
-            return f"its items have no field {name!r}"
-        if need == "user.*" and not card.user_fields:
-            return "its users have no profile fields"
-    return None
+    return missing(task.needs, store)

@@ -1,14 +1,20 @@
 """What a task is: one question asked of a corpus."""
 
 import abc
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
 Tier = Literal["T1", "T2a", "T2b", "T2c"]
 Kind = Literal["label", "choice", "title"]
-History = Literal["full", "cold", "none", "item"]
+History = Literal["full", "cold", "none", "item", "anonymous"]
+
+Rows = Sequence[int] | NDArray[np.integer[Any]]
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 YES_NO = ("No", "Yes")
@@ -37,11 +43,14 @@ class Task(abc.ABC):
     baselines: ClassVar[tuple[str, ...]] = ("majority",)
     """Names in `train.evaluation.baselines`; the trivial one first."""
     history: ClassVar[History] = "full"
-    """What the trunk holds: the history, its first few events, the profile only, or nothing."""
+    """What the trunk holds: the history, its first few events, the profile only, nothing, or the
+    history without the profile (for evaluation only)."""
     next_only: ClassVar[bool] = False
     """Evaluation asks about the event that follows the history at once, and no later one."""
+    only_if_named: ClassVar[bool] = False
+    """No evaluation asks it unless its name is given."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What a corpus must have: `values`, `item.FIELD`, `user.*` or `titles`."""
+    """What a corpus must have; `data_pipeline.tasks.needs` knows the words."""
     constants: ClassVar[tuple[str, ...]] = ()
     """Fixed texts of the question, each a piece of its own."""
     instructions: ClassVar[tuple[str, ...]]
@@ -51,11 +60,22 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def ask(self, view: View, subject: int) -> Question | None:
-        """Ask about a subject: an event row of the window, or an item row for item questions.
+        """Ask about a subject: an event row of the window, or one of the task's own `subjects`.
 
         Returns None where the question does not apply to this subject.
         """
 
-    def item_subjects(self, view: View) -> list[int]:
-        """Return the item rows that may be asked about; for tasks with history `item` only."""
-        raise AssertionError(f"task {self.name} asks about events")
+    def subjects(self, view: View) -> Rows | None:
+        """Return the rows that may be asked about in the view's phase, of whichever table they are.
+
+        None for the events of the window. A task with history `item` knows no window and always
+        says its rows itself: of items, judgements, tags...
+        """
+        return None
+
+
+def own_subjects(task: Task, view: View) -> Rows:
+    """Return the subjects of a task that asks about no events."""
+    subjects = task.subjects(view)
+    assert subjects is not None, f"task {task.name} asks without a user, so it names its subjects"
+    return subjects

@@ -4,5 +4,7 @@ from typing import Final
 
 ANSWER_CUE: Final = "Answer:"
 TITLE_CUE: Final = "Title:"
+QUERY: Final = "Query:"
+TAG: Final = "Tag:"
 OPTION: Final = "Option:"
 """Stands before an option that is answered by its name."""

@@ -28,7 +28,7 @@ class _FieldImputation(Task):
     metric = "accuracy"
     baselines = ("popularity",)
 
-    def item_subjects(self, view: View) -> list[int]:
+    def subjects(self, view: View) -> list[int]:
         counts = view.statistics.item_count_N
         return [int(i) for i in np.flatnonzero(counts > 0 if view.training else counts == 0)]
 
@@ -103,7 +103,7 @@ class Similar(Task):
     )
     held_out_instructions = ("Do these {items} share their fans?",)
 
-    def item_subjects(self, view: View) -> list[int]:
+    def subjects(self, view: View) -> list[int]:
         n = len(view.statistics.pairs_P2)
         return [
             row for row in range(n) if (permuted(row, n, 39) % _HELD_OUT_SHARE > 0) == view.training

@@ -191,6 +191,8 @@ class WillWatch(_Pointwise):
 
     def ask(self, view: View, subject: int) -> Question | None:
         item = view.item(subject)
+        if view.skipped(subject):
+            return None
         positive = view.draws.random() < WATCH_WINDOW_POSITIVE_SHARE
         if not positive:
             negatives = view.negatives(1)

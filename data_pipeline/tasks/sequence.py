@@ -33,7 +33,7 @@ class NextItemChoice(Task):
 
     def ask(self, view: View, subject: int) -> Question | None:
         item = view.item(subject)
-        if not view.statistics.item_count_N[item]:
+        if view.skipped(subject) or not view.statistics.item_count_N[item]:
             return None  # the others are known items: an unknown one would give itself away
         items = [item, *view.negatives(CANDIDATES - 1)]
         if len(items) < CANDIDATES:
@@ -68,7 +68,7 @@ class NextItemTitle(Task):
 
     def ask(self, view: View, subject: int) -> Question | None:
         item = view.item(subject)
-        if not view.statistics.item_count_N[item]:
+        if view.skipped(subject) or not view.statistics.item_count_N[item]:
             return None  # not in the catalog at the end of training: cannot be ranked
         return Question(label=item, candidates=(item,))
 
@@ -152,3 +152,31 @@ class FavouriteChoice(Task):
         if len(others) < LIKED_CANDIDATES - 1:
             return None
         return best_of_rows(view, subject, others)
+
+
+class FavouriteTitle(Task):
+    """T16 by its title: the next of the user's items that gets the corpus's highest value."""
+
+    name = "favourite_title"
+    code = "T16"
+    family = "sequence"
+    kind: ClassVar[Kind] = "title"
+    labels = ()
+    metric = "hr@10"
+    baselines = ("popularity", "item_knn", "sasrec")
+    needs = frozenset({"values"})
+    instructions = (
+        "Which {item} will the user give the top rating next?",
+        "Name the next {item} that gets full marks from the user.",
+        "What will be this user's next favourite?",
+        "The user soon gives a {item} the highest rating. Which?",
+    )
+    held_out_instructions = ("Give the title of the {item} that delights the user most next.",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        best = view.store.card.values[-1:]
+        first = next((row for row in view.window if (view.value(row),) == best), None)
+        item = view.item(subject)
+        if subject != first or not view.statistics.item_count_N[item]:
+            return None
+        return Question(label=item, candidates=(item,))

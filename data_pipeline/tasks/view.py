@@ -15,8 +15,12 @@ from data_pipeline.errors import DataError
 from data_pipeline.splits import Phase
 from data_pipeline.statistics import Statistics
 from data_pipeline.store import TokenStore
+from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, TAG_KIND
 from data_pipeline.tasks.cues import ANSWER_CUE, OPTION
+from data_pipeline.tasks.judged import Judged, Tagged
+from data_pipeline.tasks.needs import SKIPPED
 from data_pipeline.tree import Moment
+from data_pipeline.verbalize import action_text
 
 _NEGATIVE_EXPONENT: Final = 0.75
 _RARE_SHARE: Final = 0.1
@@ -47,6 +51,39 @@ class Shelf:
         counts = np.sort(self.statistics.item_count_N[self.known_items])
         rare = np.searchsorted(np.cumsum(counts), _RARE_SHARE * counts.sum())
         return int(counts[min(rare, len(counts) - 1)])
+
+    @cached_property
+    def action_names(self) -> list[str]:
+        """The action of each (action, value) pair that events are coded by."""
+        first, card = self.store.card.first_piece["action"], self.store.card
+        n_codes = int(self.store.event_action_E.max(initial=-1)) + 1
+        found = []
+        for code in range(n_codes):
+            text = self.store.encoder.decode(self.store.piece(first + code)).strip(" |\n")
+            fitting = [a for a in card.actions if f"{text} ".startswith(f"{action_text(a, None)} ")]
+            found.append(max(fitting, key=len))
+        return found
+
+    @cached_property
+    def shown_alone(self) -> bool:
+        """Whether most skipped items were shown alone, so that a click alone is no odd thing."""
+        codes = [c for c, name in enumerate(self.action_names) if name == SKIPPED]
+        opens_E1 = np.append(self.store.event_opens_request_E, True)
+        alone_E = opens_E1[:-1] & opens_E1[1:]
+        skipped = alone_E[np.isin(self.store.event_action_E, codes)]
+        return bool(len(skipped) and skipped.mean() > 0.5)
+
+    @cached_property
+    def judged(self) -> Judged:
+        """The judgements, arranged to draw from; only for stores that have some."""
+        assert self.store.judgements is not None, "a task about judgements needs them"
+        return Judged(self.store.judgements)
+
+    @cached_property
+    def tagged(self) -> Tagged:
+        """What people called items, arranged to draw from; only for stores that have tags."""
+        assert self.store.tags is not None, "a task about tags needs them"
+        return Tagged(self.store.tags)
 
     @cached_property
     def letters(self) -> list[int]:
@@ -149,6 +186,28 @@ class View:
         """Return the value of an event, such as its rating; NaN where it has none."""
         return float(self.store.event_value_E[event])
 
+    def action(self, event: int) -> str:
+        """Return what the user did, as in `rated`."""
+        return self.shelf.action_names[int(self.store.event_action_E[event])]
+
+    def skipped(self, event: int) -> bool:
+        """Whether the item was shown and left alone: such an event is no choice of the user's."""
+        return self.action(event) == SKIPPED
+
+    def request(self, event: int) -> range:
+        """Rows of the window that belong to the same request or instant as one of its events."""
+        opens_E = self.store.event_opens_request_E
+        first, stop = event, event + 1
+        while first > self.moment.cut and not opens_E[first]:
+            first -= 1
+        while stop < self.moment.stop and not opens_E[stop]:
+            stop += 1
+        return range(first, stop)
+
+    def milliseconds(self, earlier: int, later: int) -> int:
+        """Return the time between two events."""
+        return int(self.store.event_time_E[later] - self.store.event_time_E[earlier])
+
     @property
     def window(self) -> range:
         """Rows of the events that may be asked about."""
@@ -175,6 +234,24 @@ class View:
             self.store.event_time_E[rows] < self.moment.time + milliseconds
         )
         return range(self.moment.cut, self.moment.cut + int(inside.sum()))
+
+    def searches(self) -> NDArray[np.int64]:
+        """Rows of the user's searches from the moment on, up to where the window ends.
+
+        They lie in the phase of the window, and the trunk shows nothing that came after them.
+        """
+        searches = self.store.searches
+        if searches is None or self.moment.user < 0:
+            return np.empty(0, np.int64)
+        rows = searches.of(self.moment.user)
+        time_S = searches.time_S[rows.start : rows.stop]
+        inside_S = searches.phase_S[rows.start : rows.stop] == self.phase
+        inside_S &= time_S >= self.moment.time
+        behind = self.moment.stop
+        # Without times (-1 all of them) nothing says where a window ends.
+        if behind < self.store.user_offsets_U1[self.moment.user + 1] and self.moment.time >= 0:
+            inside_S &= time_S < self.store.event_time_E[behind]
+        return rows.start + np.flatnonzero(inside_S)
 
     # Items
 
@@ -211,6 +288,18 @@ class View:
     def bare_line(self, item: int) -> int:
         """Return the piece of an item's title without its year, which ends its line."""
         return self._bare + item
+
+    def query_line(self, query: int) -> int:
+        """Return the piece of what was typed, which ends its line."""
+        return self.store.piece_of(QUERY_KIND, query)
+
+    def tag_line(self, tag: int) -> int:
+        """Return the piece of a tag, which ends its line."""
+        return self.store.piece_of(TAG_KIND, tag)
+
+    def review_line(self, event: int) -> int:
+        """Return the piece of what the user wrote at an event, which ends its line."""
+        return self.store.piece_of(REVIEW_KIND, event)
 
     def constant(self, text: str) -> int:
         """Return the piece of a fixed text."""

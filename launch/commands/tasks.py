@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launch.console import err, print_json, print_table, say, say_next
+from launch.console import print_json, print_table, say, say_next
 
 if TYPE_CHECKING:
     from data_pipeline.mixture import Mixture
@@ -149,30 +149,33 @@ def plan_command(
     source: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="A training config, or a token store.")
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Change keys of the config."),
+    ] = None,
+    num_procs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that will train; as `brewhouse train`."),
+    ] = None,
+    max_trees: Annotated[
+        int, typer.Option(min=1, help="A longer run is extrapolated from so many trees.")
+    ] = 200_000,
     as_json: Json = False,
 ) -> None:
-    """Say what a training config will ask: share, tokens and targets of each task."""
-    from launch.mixture_plan import plan_mixture
+    """Say what a run will consume: targets, tokens and share of each corpus and task.
+
+    Every tree of the run is walked, so the numbers are exact: RUN/summary.json will say the same.
+    """
+    from launch.mixture_plan import plan_of_config, plan_of_store, print_plan
     from launch.opening import open_mixture
 
-    mixture, _ = open_mixture(source)
-    plan = plan_mixture(mixture)
+    if source.is_file():
+        mixture, plan = plan_of_config(source, overrides or [], num_procs, max_trees)
+    else:
+        mixture, _ = open_mixture(source)
+        plan = plan_of_store(mixture)
     if as_json:
         print_json({"fingerprints": mixture.fingerprints, **plan.to_dict()})
         return
-    content = plan.to_dict()
-    rows = [
-        (task.code, task.name, task.family, f"{100 * content['tasks'][task.name]['share']:.1f}%")
-        for task in mixture.tasks
-    ]
-    print_table(("code", "task", "family", "share of targets"), rows, right=("share of targets",))
-    say(
-        f"A tree has {plan.tokens_per_tree:,.0f} tokens, {plan.targets_per_tree:.1f} targets and "
-        f"{plan.history_targets_per_tree:.1f} supervised past actions on average; one prompt per "
-        f"target would take {plan.tokens_if_unpacked:.1f} times the tokens. "
-        f"Longest of {plan.trees}: {plan.longest_tree:,} tokens."
-    )
-    err.print(
-        f"mixture {mixture.fingerprints['mixture']}, counted on {plan.trees} trees", style="dim"
-    )
+    print_plan(plan, mixture)
     say_next(f"brewhouse train {source}" if source.is_file() else "brewhouse train CONFIG.yaml")

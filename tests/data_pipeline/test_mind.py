@@ -9,7 +9,7 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import DataError
-from data_pipeline.sources import archives, mind
+from data_pipeline.sources import mind
 from data_pipeline.sources.mind import VALIDATION_STARTS, Mind
 
 ENTITY = '[{"Label": "Prince Philip", "Type": "P", "WikidataId": "Q80976", "Confidence": 1.0}]'
@@ -222,13 +222,37 @@ def test_archives_with_and_without_a_folder(
         target.write_bytes((packed / target.name).read_bytes())
         return target
 
-    monkeypatch.setattr(archives, "download", download)
+    monkeypatch.setattr(mind, "download", download)
     source = Mind(variant="small", counts={"small": COUNTS})
     paths = source.fetch(tmp_path / "cache", None if is_download else packed)
     assert set(asked) == (
         {f"{source.url}/MINDsmall_{split}.zip" for split in mind.SPLITS} if is_download else set()
     )
     assert len(source.build(paths, tmp_path / "corpus").items) == 4
+    assert source.fetch(tmp_path / "cache", None if is_download else packed) == paths
+    assert len(asked) == 2 * is_download  # the second time from the cache
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+def test_folder_with_one_of_the_two_files_is_refused(tmp_path: Path, files: Path) -> None:
+    (files / "MINDsmall_dev").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"nor MINDsmall_\w+\.zip") as caught:
+        Mind(variant="small").fetch(tmp_path / "cache", files)
+    assert caught.value.file == str(files)
+
+
+def test_archive_that_is_none_is_downloaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(url: str, target: Path, **_: Any) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"<html>please log in</html>")
+        return target
+
+    monkeypatch.setattr(mind, "download", download)
+    with pytest.raises(DataError, match="not the expected one"):
+        Mind(variant="small").fetch(tmp_path)
+    assert not list(tmp_path.rglob("*.zip"))
 
 
 def test_archive_that_cannot_be_had_is_asked_for_once(
@@ -240,7 +264,7 @@ def test_archive_that_cannot_be_had_is_asked_for_once(
         asked.append(url)
         raise DataError("the server is not reachable", file=url)
 
-    monkeypatch.setattr(archives, "download", download)
+    monkeypatch.setattr(mind, "download", download)
     with pytest.raises(DataError, match="not reachable"):
         Mind(variant="small").fetch(tmp_path)
     assert len(asked) == 1

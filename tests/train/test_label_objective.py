@@ -36,6 +36,7 @@ def batch_of(rng: np.random.Generator) -> MicroBatch:
         label_weights_M=np.array([1, 2, 1 / 3, 1 / 3, 1 / 3, 0.5, 0], np.float32),
         label_columns_M=np.array([0, 1, 2, 2, 2, 3, 3]),
         targets_K=np.array([1, 1, 1, 2]),
+        tokens_K=np.array([0, 0, 0, 40]),
         branch_label_positions_B=positions[[0, 1, 2]],
         choice_offsets=np.array([0, 2, 5, 5]),
         choice_tokens=np.array([7, 8, 8, 9, 10]),

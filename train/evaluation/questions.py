@@ -47,8 +47,10 @@ def collect(trees: Iterable[Tree], tasks: Sequence[Task]) -> dict[str, list[Aske
 
 
 def group_of(asked: Asked) -> int:
-    """What the bootstrap resamples: the user, or the item of a question that has no user."""
-    return asked.moment.user if asked.moment.user >= 0 else -1 - asked.subject
+    """What the bootstrap resamples: the user; without one the query or whatever was asked about."""
+    if asked.moment.user >= 0:
+        return asked.moment.user
+    return -1 - (asked.subject if asked.question.group is None else asked.question.group)
 
 
 def answered(

@@ -24,7 +24,10 @@ history)."""
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums per corpus and task that add up over micro-batches, ranks and steps; shape [len(ROWS), K]."""
+    """Sums per corpus and task that add up over micro-batches, ranks and steps.
+
+    Shape [len(ROWS), K].
+    """
 
     sums: NDArray[np.float64]
 

@@ -1,0 +1,71 @@
+"""What a task needs of a corpus's tables: judgements, searches, tags, links."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks.judged import MOST_GRADES
+
+RELEVANT_FROM: Final = 0.7
+IRRELEVANT_BELOW: Final = 0.2
+"""A tag's weight for an item, from 0 to 1: what says yes, and what says no."""
+TAKEN: Final = ("clicked", "bought")
+LEFT: Final = ("skipped",)
+"""What was done with a result of a search."""
+
+
+def _judgements(store: TokenStore, name: str) -> str | None:
+    """`judgements.*`: any; `.several` grades; `.graded` on a scale; else a label of that name."""
+    table = store.judgements
+    if table is None or not len(table.grade_J):
+        return "it has no judged queries"
+    if name in ("several", "graded"):
+        grades = len(np.unique(table.grade_J))
+        if grades < 2:
+            return "its judgements are all of one grade"
+        if name == "graded" and grades > MOST_GRADES:
+            return f"its {grades} different grades are counts, not a scale"
+    elif name != "*" and name not in table.labels:
+        return f"its judgements have no label {name!r}"
+    return None
+
+
+def _searches(store: TokenStore, _: str) -> str | None:
+    table = store.searches
+    if table is None or not len(table.item_S):
+        return "it has no searches"
+    if not (set(TAKEN) & set(table.actions) and set(LEFT) & set(table.actions)):
+        return "its searches do not say which results were clicked and which skipped"
+    return None
+
+
+def _tags(store: TokenStore, name: str) -> str | None:
+    """`tags.said`: by somebody; `tags.relevance`: weights from 0 to 1, high ones and low ones."""
+    table = store.tags
+    if table is None or not len(table.item_A):
+        return "it has no tags"
+    if name == "said" and not (table.user_A >= 0).any():
+        return "nobody in particular gave its tags"
+    if name == "relevance":
+        known = table.weight_A[np.isfinite(table.weight_A)]
+        scale = len(known) and known.min() >= 0 and known.max() <= 1
+        if not scale or known.max() <= RELEVANT_FROM or known.min() >= IRRELEVANT_BELOW:
+            return "its tags have no weights from 0 to 1, high ones and low ones"
+    return None
+
+
+def _links(store: TokenStore, name: str) -> str | None:
+    table = store.links
+    if table is None or name not in table.relations:
+        return f"its items have no links {name!r}"
+    return None
+
+
+TABLE_CHECKS: Final[Mapping[str, Callable[[TokenStore, str], str | None]]] = {
+    "judgements": _judgements,
+    "searches": _searches,
+    "tags": _tags,
+    "links": _links,
+}
