@@ -1,7 +1,8 @@
 """The epochs of one corpus: which blocks of which users' events come, and in what order.
 
 A block is a run of `targets_per_tree` events of a user: the window that a tree asks about. An epoch
-shows every chosen block once, and each epoch chooses and orders anew.
+shows the chosen blocks once each, in an order of its own. Where a cap leaves out some of a user's
+blocks, the next epochs choose others: all of them come equally often.
 """
 
 from typing import Final
@@ -22,7 +23,6 @@ class Epochs:
         window: events of a block.
         newest_only: a user has one block, whatever the history.
         per_user: targets of a user in an epoch at most; None: all.
-        per_corpus: targets of an epoch at most; None: all.
     """
 
     def __init__(
@@ -32,7 +32,6 @@ class Epochs:
         *,
         newest_only: bool = False,
         per_user: int | None = None,
-        per_corpus: int | None = None,
     ) -> None:
         # The branches of a tree are as many as its window has events, at most.
         blocks_U = -(-events_U // window)
@@ -40,20 +39,19 @@ class Epochs:
         most = None if per_user is None else max(1, per_user // window)
         chosen_U = self._blocks_U if most is None else np.minimum(self._blocks_U, most)
         self._chosen_ends_U = np.cumsum(chosen_U)
-        self._n_chosen = int(self._chosen_ends_U[-1]) if len(events_U) else 0
-        self.length = self._n_chosen
+        self.length = int(self._chosen_ends_U[-1]) if len(events_U) else 0
         """Trees of an epoch."""
-        if per_corpus is not None:
-            self.length = min(self.length, max(1, per_corpus // window))
 
     def block(self, index: int, seed: int) -> tuple[int, int]:
         """Return the user of an index, and which of the user's blocks."""
         epoch, place = divmod(index, self.length)
-        chosen = permuted(place, self._n_chosen, seed + epoch)
+        chosen = permuted(place, self.length, seed + epoch)
         user = int(np.searchsorted(self._chosen_ends_U, chosen, side="right"))
         before = int(self._chosen_ends_U[user - 1]) if user else 0
         n_chosen, n_blocks = int(self._chosen_ends_U[user]) - before, int(self._blocks_U[user])
         turn = chosen - before
         if n_chosen == n_blocks:
             return user, turn
-        return user, permuted(turn, n_blocks, seed + epoch + _USER_SEEDS * (user + 1))
+        # The epochs take turns along one fixed order of the user's blocks.
+        place = (epoch * n_chosen + turn) % n_blocks
+        return user, permuted(place, n_blocks, seed + _USER_SEEDS * (user + 1))

@@ -78,7 +78,7 @@ class EvaluationSet(Sequence[Tree]):
     def _ask_all(self) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
         users = list(range(self.store.n_users))
         Draws(self.seed, 0).shuffle(users)
-        for history in ("full", "cold", "none"):
+        for history in ("full", "cold", "none", "anonymous"):
             tasks = self._tasks_behind(history)
             if tasks:
                 yield from self._ask_users(users, tasks, history)

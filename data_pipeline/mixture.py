@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from data_pipeline.dealing import Dealing
 from data_pipeline.draws import Draws
 from data_pipeline.errors import DataError
 from data_pipeline.files import fingerprint
@@ -19,6 +20,7 @@ from data_pipeline.splits import Phase
 from data_pipeline.store import EventSpans, TokenStore
 from data_pipeline.tasks import all_tasks, applicable
 from data_pipeline.tasks.base import History, Task, own_subjects
+from data_pipeline.tasks.held_out import held_out_because
 from data_pipeline.tasks.view import Shelf, View
 from data_pipeline.tree import NO_LABELS, NOBODY, Ids, Tree, TrunkLabels
 
@@ -27,8 +29,10 @@ __all__ = ["Mixture", "MixtureConfig", "chosen_tasks"]
 _NEXT_WITHIN: Final = 4
 """While training, "next" may be any of so many events: predicting the next few learns faster."""
 _TRIES_PER_BRANCH: Final = 4
-_MOMENTS_TRIED: Final = 16
-_HISTORIES: Final[tuple[History, ...]] = ("full", "cold", "none", "item")
+_MOMENTS_TRIED: Final = 128
+"""Many, for few moments have a search behind them where nothing else is asked."""
+_ABOUT_USERS: Final[tuple[History, ...]] = ("full", "cold", "none")
+_HISTORIES: Final[tuple[History, ...]] = (*_ABOUT_USERS, "item")
 
 
 class Mixture:
@@ -53,7 +57,7 @@ class Mixture:
             _Ground(index, store, self.tasks, list(weights.values()), config)
             for index, store in enumerate(self.stores)
         ]
-        self._store_steps = list(accumulate(self._store_weights()))
+        self._dealing = Dealing(self._part_weights(), seed)
 
     def __getitem__(self, index: int) -> Tree:
         """Return the tree of an index.
@@ -61,9 +65,27 @@ class Mixture:
         Raises:
             DataError: no task applies to any of several moments tried.
         """
-        draws = Draws(self.seed, index)
-        ground = self._grounds[draws.weighted(self._store_steps)]
-        return ground.tree(index, self.seed, draws)
+        store, about_items, place = self.part_of(index)
+        return self._grounds[store].tree(
+            place,
+            self.seed,
+            Draws(self.seed, index),
+            about_items=about_items,
+            limits=self.config.limits(index),
+        )
+
+    def part_of(self, index: int) -> tuple[int, bool, int]:
+        """Return the store of an index, whether it asks about items only, and its turn among such.
+
+        A store's trees about users walk its epochs by their turns.
+        """
+        part, turn = self._dealing.deal(index)
+        return part // 2, bool(part % 2), turn
+
+    @property
+    def epoch_lengths(self) -> tuple[int, ...]:
+        """Trees about users in an epoch of each store."""
+        return tuple(ground.moments.epochs.length for ground in self._grounds)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -88,7 +110,8 @@ class Mixture:
             name if n == 1 else f"{name} ({n})" for name, n in zip(names, counts, strict=True)
         )
 
-    def _store_weights(self) -> list[float]:
+    def _part_weights(self) -> list[float]:
+        """Two parts for each store: trees about users, and trees about items only."""
         given = self.config.store_weights
         if given and len(given) != len(self.stores):
             raise DataError(
@@ -96,11 +119,20 @@ class Mixture:
                 value=given,
                 remedy="give one weight per store, or none",
             )
-        sizes = [
-            float((store.train_stops_U - store.user_offsets_U1[:-1]).sum()) for store in self.stores
-        ]
-        weights = given or [size**self.config.temperature for size in sizes]
-        return [w * ground.any_task for w, ground in zip(weights, self._grounds, strict=True)]
+        parts = []
+        for place, ground in enumerate(self._grounds):
+            weight = given[place] if given else ground.size**self.config.temperature
+            whole = sum(ground.kind_weights.values()) or 1.0
+            about_items = ground.kind_weights["item"] / whole
+            about_users = (whole - ground.kind_weights["item"]) / whole
+            parts += [weight * about_users, weight * about_items]
+        if not any(parts):
+            raise DataError(
+                "no store has a weight and something to ask about",
+                value=given or None,
+                remedy="`brewhouse tasks list --store STORE` says what applies to a store",
+            )
+        return parts
 
 
 class _Ground:
@@ -121,11 +153,15 @@ class _Ground:
         self.tasks = tuple(tasks)
         self.writer = BranchWriter(store, tasks)
         self.moments = Moments(
-            store, history_events=config.history_events, window=config.targets_per_tree
+            store,
+            history_events=config.history_events,
+            window=config.targets_per_tree,
+            latest=config.history == "latest",
+            targets_per_user=config.caps.per_user,
         )
         # For each kind of trunk: the tasks that stand behind it and their rising weights.
         self._behind: dict[History, tuple[list[int], list[float]]] = {}
-        totals = []
+        self.kind_weights: dict[History, float] = {}
         for history in _HISTORIES:
             indices = [
                 i
@@ -135,21 +171,38 @@ class _Ground:
             steps = list(accumulate(weights[i] for i in indices))
             if history == "item":
                 indices, steps = self._with_subjects(indices, weights)
+            elif not self.moments.epochs.length:
+                indices, steps = [], []
             self._behind[history] = (indices, steps)
-            totals.append(steps[-1] if steps else 0.0)
-        self._history_steps = list(accumulate(totals))
-        self.any_task = self._history_steps[-1] > 0
+            self.kind_weights[history] = steps[-1] if steps else 0.0
+        self._user_steps = list(accumulate(self.kind_weights[kind] for kind in _ABOUT_USERS))
         self._check_history_labels()
 
-    def tree(self, index: int, seed: int, draws: Draws) -> Tree:
-        history = _HISTORIES[draws.weighted(self._history_steps)]
+    @property
+    def size(self) -> float:
+        """What the store counts for among others: training events, or else rows to ask about."""
+        caps = self.config.caps
+        events_U = self.store.train_stops_U - self.store.user_offsets_U1[:-1]
+        if caps.per_user is not None:
+            events_U = np.minimum(events_U, caps.per_user)
+        size = int(events_U.sum()) or max(map(len, self._own_subjects.values()), default=0)
+        return float(size if caps.per_corpus is None else min(size, caps.per_corpus))
+
+    def tree(
+        self, index: int, seed: int, draws: Draws, *, about_items: bool, limits: tuple[int, int]
+    ) -> Tree:
+        """Return the tree of an index that counts the trees of this store and kind only."""
+        history_events, max_trunk_tokens = limits
+        history: History = "item"
+        if not about_items:
+            history = _ABOUT_USERS[draws.weighted(self._user_steps)]
         style = self.config.styles[draws.below(len(self.config.styles))]
         for step in range(_MOMENTS_TRIED):
-            moment = self.moments.training(index + step, seed, history, draws)
+            moment = self.moments.training(index + step, seed, history, draws, history_events)
             view = View(self.shelf, moment, Phase.TRAIN, draws, style)
             asked = self._ask(view, history)
             if asked:
-                trunk, spans = self.store.trunk(moment, style, self.config.max_trunk_tokens)
+                trunk, spans = self.store.trunk(moment, style, max_trunk_tokens)
                 return Tree(
                     corpus=self.index,
                     moment=moment,
@@ -166,6 +219,8 @@ class _Ground:
     def _ask(self, view: View, history: History) -> list[Asked]:
         tasks, steps = self._behind[history]
         draws, wanted = view.draws, self.config.targets_per_tree
+        if history != "item":
+            wanted = min(wanted, self.config.caps.per_user or wanted)
         rows = list(view.window)
         draws.shuffle(rows)
         seen: set[tuple[int, int]] = set()
@@ -261,6 +316,12 @@ def chosen_tasks(stores: Sequence[TokenStore], config: MixtureConfig) -> dict[st
                 f"mixture.tasks names {name!r}, which is no task and no family",
                 remedy=f"did you mean {' or '.join(near)}?" if near else f"choose of {families}",
             )
+        members = [task for task in catalogue.values() if name in (task.name, task.family)]
+        if config.tasks[name] and all(task.tier != "T1" for task in members):
+            raise DataError(
+                f"mixture.tasks names {name!r}, which is for evaluation and never trained on",
+                remedy="remove it from mixture.tasks",
+            )
     weights: dict[str, float] = {}
     for task in catalogue.values():
         named = task.name in config.tasks
@@ -269,12 +330,10 @@ def chosen_tasks(stores: Sequence[TokenStore], config: MixtureConfig) -> dict[st
         reasons = [applicable(task, store) for store in stores]
         if not weight or (all(reasons) and not named):
             continue
-        if task.tier != "T1":
-            if named:
-                raise DataError(
-                    f"task {task.name!r} is {task.tier}: it is for evaluation and never trained on",
-                    remedy="remove it from mixture.tasks",
-                )
+        refusal = held_out_because(task)
+        if refusal and (named or task.tier == "T1"):
+            raise DataError(f"task {task.name!r} {refusal}", remedy="remove it from mixture.tasks")
+        if refusal:
             continue
         if all(reasons):
             raise DataError(

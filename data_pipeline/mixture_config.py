@@ -1,7 +1,7 @@
 """What a mixture asks, how often, and of how much history: settings only, nothing is loaded."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -11,14 +11,44 @@ Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@dataclass(
-    frozen=True,
-    kw_only=True,
-    slots=True,
-    config=ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    ),
+_SETTINGS: Final = ConfigDict(
+    extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_SETTINGS)
+class Caps:
+    """What keeps heavy users and large corpora from drowning the others.
+
+    Branches count, past actions supervised in a trunk do not.
+    """
+
+    per_user: Positive | None = None
+    """Targets of one user in an epoch of the corpus at most. An epoch shows so many of the user's
+    windows of `targets_per_tree` as fit, one at least (which is then cut short), and the next epoch
+    others. A window that no task can ask about is replaced by the next of the epoch. Empty: all."""
+
+    per_corpus: Positive | None = None
+    """When stores share the trees by their number of training events, a larger one counts as this
+    large. All of its windows still come before any comes again. Empty: as large as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_SETTINGS)
+class Stage:
+    """A stage of a curriculum: short trunks first."""
+
+    until_tree: Positive
+    """Index of the first tree behind this stage. Trees, not steps, so that a tree does not depend
+    on the batch size: step s begins with tree s * `global_batch_size`."""
+
+    history_events: Positive
+    """As `history_events`, in this stage."""
+
+    max_trunk_tokens: Positive
+    """As `max_trunk_tokens`, in this stage."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_SETTINGS)
 class MixtureConfig:
     """A mixture: a pure function (seed, index) -> tree over tasks and corpora."""
 
@@ -28,11 +58,14 @@ class MixtureConfig:
 
     store_weights: tuple[Weight, ...] = ()
     """Share of trees of each token store, in the order of `stores`. Empty: by number of training
-    events to the power `temperature`."""
+    events, or where there are none of rows to ask about, to the power `temperature`."""
 
     temperature: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Exponent on the number of training events when stores share the trees: 1 in proportion,
     towards 0 all equal."""
+
+    caps: Caps = field(default_factory=Caps)
+    """Most targets of a user in one epoch, and the most that a corpus counts for."""
 
     targets_per_tree: Positive = 16
     """Branches behind one trunk."""
@@ -42,6 +75,16 @@ class MixtureConfig:
 
     max_trunk_tokens: Positive = 4096
     """Tokens of the trunk at most; the oldest whole events are dropped first."""
+
+    history: Literal["sliding", "latest"] = "sliding"
+    """Which moments of a user are learnt from. `sliding`: windows over the whole of a long history,
+    shifted anew in each epoch, each with the `history_events` before it (as Netflix's foundation
+    model samples them). `latest`: only the last window of the training time, so that a user counts
+    the same however long the history."""
+
+    curriculum: tuple[Stage, ...] = ()
+    """Stages of rising context length; behind the last one `history_events` and
+    `max_trunk_tokens` hold. Evaluation always uses these two."""
 
     history_loss_weight: Weight = 0.0
     """Weight of each past action of the trunk as a supervised target of its own (layout L1, one
@@ -62,5 +105,23 @@ class MixtureConfig:
     def __post_init__(self) -> None:
         if self.tasks and not any(self.tasks.values()):
             raise ValueError("mixture.tasks gives every task weight 0: nothing would be trained")
+        ends = [stage.until_tree for stage in self.curriculum]
+        if sorted(set(ends)) != ends:
+            raise ValueError(
+                f"mixture.curriculum has stages until trees {ends}: each must end behind the one "
+                "before it"
+            )
+        if self.store_weights and self.caps.per_corpus:
+            raise ValueError(
+                "mixture.caps.per_corpus bounds the shares that follow from sizes, and "
+                "mixture.store_weights gives the shares: keep one"
+            )
         if not self.styles:
             raise ValueError("mixture.styles is empty: name at least one of plain, labelled")
+
+    def limits(self, index: int) -> tuple[int, int]:
+        """Return the most events and the most tokens of the trunk of a tree."""
+        for stage in self.curriculum:
+            if index < stage.until_tree:
+                return stage.history_events, stage.max_trunk_tokens
+        return self.history_events, self.max_trunk_tokens

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from data_pipeline.draws import Draws, permuted
+from data_pipeline.draws import Draws
+from data_pipeline.epochs import Epochs
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import History
@@ -18,34 +19,54 @@ COLD_SHOTS: Final = (0, 1, 3, 5, 10)
 class Moments:
     """Chooses moments of one store.
 
-    Training walks over all users' events in blocks: every block once before any comes again, in
-    an order that a permutation gives without memory.
+    Training walks over all users' events in epochs of blocks; `latest` knows only the last block
+    of each user.
     """
 
-    def __init__(self, store: TokenStore, *, history_events: int, window: int) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        *,
+        history_events: int,
+        window: int,
+        latest: bool = False,
+        targets_per_user: int | None = None,
+    ) -> None:
         self._store = store
         self._history = history_events
         self._window = window
-        first = store.user_offsets_U1[:-1]
-        counts = store.train_stops_U - first
-        self._block_ends_U = np.cumsum(-(-counts // window))
-        self.n_blocks = int(self._block_ends_U[-1]) if len(counts) else 0
+        self._latest = latest
+        self.epochs = Epochs(
+            store.train_stops_U - store.user_offsets_U1[:-1],
+            window,
+            newest_only=latest,
+            per_user=targets_per_user,
+        )
 
-    def training(self, index: int, seed: int, history: History, draws: Draws) -> Moment:
+    def training(
+        self,
+        index: int,
+        seed: int,
+        history: History,
+        draws: Draws,
+        history_events: int | None = None,
+    ) -> Moment:
         """Return the moment of an index: a pure function of its arguments."""
         if history == "item":
             return NOBODY
-        epoch, place = divmod(index, self.n_blocks)
-        block = permuted(place, self.n_blocks, seed + epoch)
-        user = int(np.searchsorted(self._block_ends_U, block, side="right"))
+        user, block = self.epochs.block(index, seed)
         first = int(self._store.user_offsets_U1[user])
         stop = int(self._store.train_stops_U[user])
         if history == "cold":
             cut = first + COLD_SHOTS[draws.below(len(COLD_SHOTS))]
         else:
-            before = int(self._block_ends_U[user - 1]) if user else 0
-            cut = first + (block - before) * self._window + draws.below(self._window)
-        return self._moment(user, self._back(min(cut, stop - 1)), stop, history)
+            if self._latest:
+                begin = max(first, stop - self._window)
+            else:
+                begin = first + block * self._window
+            cut = begin + draws.below(self._window)
+        cut = self._back(min(cut, stop - 1))
+        return self._moment(user, cut, stop, history, history_events or self._history)
 
     def evaluation(self, user: int, phase: Phase, history: History) -> Iterator[Moment]:
         """Yield the moments of a user whose windows lie within a phase, in time order."""
@@ -64,16 +85,19 @@ class Moments:
             cuts = [self._forward(cut, stop) for cut in range(begin, stop, self._window)]
         for cut in dict.fromkeys(cuts):
             if cut < stop:
-                yield self._moment(user, cut, stop, history)
+                yield self._moment(user, cut, stop, history, self._history)
 
-    def _moment(self, user: int, cut: int, stop: int, history: History) -> Moment:
+    def _moment(
+        self, user: int, cut: int, stop: int, history: History, history_events: int
+    ) -> Moment:
         first = int(self._store.user_offsets_U1[user])
         return Moment(
             user=user,
-            start=cut if history == "none" else max(first, cut - self._history),
+            start=cut if history == "none" else max(first, cut - history_events),
             cut=cut,
             stop=min(stop, cut + self._window),
             time=int(self._store.event_time_E[cut]),
+            anonymous=history == "anonymous",
         )
 
     def _back(self, cut: int) -> int:

@@ -25,8 +25,9 @@ Counts = dict[str, dict[str, dict[str, int]]]
 class Plan:
     """What the trees of a run add up to. The mixture is pure: a run consumes exactly this."""
 
-    trees: int
-    """Of the whole run."""
+    steps: int
+    global_batch: int
+    """Trees of a step."""
     walked: int
     """Trees that were counted; fewer than `trees` where the plan is a sample."""
     counts: Counts
@@ -39,6 +40,11 @@ class Plan:
     """Different users of the step that has fewest."""
     mean_users: float
     """Different users of a step."""
+
+    @property
+    def trees(self) -> int:
+        """Trees of the whole run."""
+        return self.steps * self.global_batch
 
     @property
     def exact(self) -> bool:
@@ -59,6 +65,8 @@ class Plan:
         """As JSON."""
         tokens, targets = self.total("tokens"), self.total("targets")
         return {
+            "steps": self.steps,
+            "global_batch": self.global_batch,
             "trees": self.trees,
             "walked_trees": self.walked,
             "exact": self.exact,
@@ -108,9 +116,8 @@ def make_plan(
     Raises:
         DataError: a tree could not be assembled.
     """
-    trees = steps * global_batch
     walked_steps = steps
-    if max_trees is not None and trees > max_trees:
+    if max_trees is not None and steps * global_batch > max_trees:
         walked_steps = max(1, max_trees // global_batch)
     n_tasks, n_corpora = len(mixture.tasks), len(mixture.stores)
     sums = np.zeros((2, n_corpora * (n_tasks + 1)), np.int64)
@@ -129,7 +136,8 @@ def make_plan(
     # Where all steps were walked the factor is 1, and so nothing is rounded.
     whole = sums if walked_steps == steps else np.rint(sums * (steps / walked_steps))
     return Plan(
-        trees=trees,
+        steps=steps,
+        global_batch=global_batch,
         walked=walked_steps * global_batch,
         counts=named_counts(mixture, whole),
         longest_tree=longest,

@@ -324,7 +324,11 @@ class TokenStore:
         """
         if moment.user < 0:
             return self._start, EventSpans.none()
-        profile = self.piece(self.piece_of("profile", moment.user))
+        profile = self.piece(
+            self.constant(" unknown\n")
+            if moment.anonymous
+            else self.piece_of("profile", moment.user)
+        )
         head = [self._start, self._profile_cue, profile]
         if moment.cut == moment.start:
             return np.concatenate(head), EventSpans.none()

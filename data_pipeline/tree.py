@@ -24,6 +24,8 @@ class Moment:
     stop: int
     time: int
     """Milliseconds since 1970; ages in the trunk are measured from here."""
+    anonymous: bool = False
+    """The trunk leaves the profile out."""
 
 
 NOBODY = Moment(user=-1, start=0, cut=0, stop=0, time=0)
@@ -49,9 +51,9 @@ class Question:
     """How common each choice was in training: what a baseline without the model would say."""
     value: float | None = None
     """The raw value behind the label, such as the rating."""
-    group: int | None = None
-    """What questions without a user have in common, such as the row of their query: a bootstrap
-    draws them together. None where the subject itself is that."""
+    query: int | None = None
+    """Row of the query that this is about. Questions of one query, like those of one user, are not
+    independent: a bootstrap draws them together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,12 +79,22 @@ def _root(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and debug logs (any position).")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Module or .py file with tasks or sources of your own. Repeatable.",
+        ),
+    ] = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And exit.")
     ] = False,
 ) -> None:
     """Options that hold for every command."""
     set_up_logging(debug=debug)
+    from train.plugins import load_plugins
+
+    load_plugins(plugin or ())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -83,9 +83,14 @@ def print_plan(plan: Plan, mixture: Mixture) -> None:
                 f"{corpus}: {part['targets']:,} targets, {part['tokens']:,} tokens, "
                 f"{100 * part['share']:.1f}% of targets"
             )
+    for stage in mixture.config.curriculum:
+        say(
+            f"until tree {stage.until_tree:,} (step {stage.until_tree / plan.global_batch:,.0f}): "
+            f"{stage.history_events} events and {stage.max_trunk_tokens} tokens of trunk at most"
+        )
     users = content["users_per_step"]
     say(
-        f"{plan.trees:,} trees, {content['targets']:,} targets, {content['tokens']:,} tokens. "
+        f"{plan.trees:,} trees in {plan.steps:,} steps, {content['targets']:,} targets, {content['tokens']:,} tokens. "
         f"A tree has {content['tokens_per_tree']:,.0f} tokens, "
         f"{content['targets_per_tree'] - content['history_targets_per_tree']:.1f} targets and "
         f"{content['history_targets_per_tree']:.1f} supervised past actions on average; one prompt "

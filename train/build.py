@@ -31,6 +31,7 @@ from train.meter import Meter, evaluation_line
 from train.model_setup import make_model, write_model, zero_settings
 from train.objectives import LabelObjective, Objective
 from train.optimizer import Schedule, parameter_groups
+from train.plugins import loaded_plugins
 from train.profiling import StepProfiler
 from train.progress import show_progress
 from train.run_folder import CONFIG, FINISHED, METRICS, SUMMARY
@@ -101,7 +102,8 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
         len(mixture.tasks), n_corpora=len(stores), label_loss=config.label_loss
     )
     packed = partial(pack, n_tasks=len(mixture.tasks), n_corpora=len(stores))
-    text = resolved(config, {"fingerprints": mixture.fingerprints})
+    made_by = {"fingerprints": mixture.fingerprints, "plugins": loaded_plugins()}
+    text = resolved(config, made_by)
     write_once(Path(config.output_dir) / CONFIG, text, context)
     tracker = _tracker(config, state, context)
     share = Share(

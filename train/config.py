@@ -110,8 +110,9 @@ class TrainConfig:
     losses, slower; for checks."""
 
     plugins: tuple[Text, ...] = ()
-    """Dotted names of your own modules, imported first: tasks, sources and students register in
-    them."""
+    """Your own modules, by dotted name or as files that end in `.py`: imported first, in every
+    process. Tasks, sources, metrics and students register in them. Modules that installed packages
+    offer under the entry point group `brewhouse.plugins` need no mention."""
 
     # --- the run ---
 
@@ -362,6 +363,9 @@ def with_absolute_paths(config: TrainConfig, base: Path) -> TrainConfig:
     changes: dict[str, Any] = {
         "stores": tuple(str(base / store) for store in config.stores),
         "output_dir": str(base / config.output_dir),
+        "plugins": tuple(
+            str(base / name) if name.endswith(".py") else name for name in config.plugins
+        ),
     }
     if config.deepspeed not in config_checks.ZERO_PRESETS:
         changes["deepspeed"] = str(base / config.deepspeed)
@@ -407,6 +411,7 @@ def config_fingerprint(config: TrainConfig) -> str:
     counted = {
         key: value for key, value in config_io.plain(config).items() if key not in _UNCHANGED_BY
     }
+    counted["plugins"] = [Path(name).name for name in config.plugins]  # a file, wherever it lies
     counted["warmup_steps"] = config.total_warmup_steps
     del counted["warmup_ratio"]
     if config.global_batch_size is not None:

@@ -4,6 +4,7 @@ Shape letters: E rows of the column.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -108,13 +109,20 @@ def to_field(
     return to_text(column, name, origin)
 
 
-def to_times(column: pa.ChunkedArray, unit: TimestampUnit, origin: Origin) -> pa.ChunkedArray:
+def to_times(
+    column: pa.ChunkedArray,
+    unit: TimestampUnit,
+    origin: Origin,
+    *,
+    may_lack: Literal["none", "some"] = "none",
+) -> pa.ChunkedArray:
     """Times as UTC milliseconds; what is finer is cut off.
 
     Args:
         column: dates, times, numbers since 1970, or either as text.
         unit: of numbers; `iso` for text; `auto` goes by the first value and by magnitude.
         origin: for errors.
+        may_lack: whether some rows may be without a time.
 
     Raises:
         DataError: a value that is no time, another unit than the first value's, missing, before
@@ -129,7 +137,7 @@ def to_times(column: pa.ChunkedArray, unit: TimestampUnit, origin: Origin) -> pa
     else:
         text = _trimmed(to_text(column, "timestamp", origin))
         times = _from_text(text, unit, origin)
-    check_times(times, origin, column)
+    check_times(times, origin, column, may_lack=may_lack)
     return times
 
 

@@ -4,43 +4,45 @@ import dataclasses
 import difflib
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from data_pipeline.corpus_schema import Field, FieldKind
+from data_pipeline.corpus_schema import Field, schemas
 from data_pipeline.errors import DataError
+from data_pipeline.sources.mapping_files import (
+    STRICT,
+    FieldConfig,
+    FileConfig,
+    RowsConfig,
+    Text,
+    TimestampUnit,
+)
+from data_pipeline.sources.mapping_tables import (
+    JudgementsConfig,
+    LinksConfig,
+    QueriesConfig,
+    SearchesConfig,
+    TagsConfig,
+)
 
-FileFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
-TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
-Text = Annotated[str, StringConstraints(min_length=1)]
-_STRICT = ConfigDict(extra="forbid")
+__all__ = [
+    "EventsConfig",
+    "FieldConfig",
+    "FileConfig",
+    "ImportConfig",
+    "ItemsConfig",
+    "TimestampUnit",
+    "UsersConfig",
+    "fields_of",
+    "load_mapping",
+    "nearest",
+]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
-class FileConfig:
-    """Where a table's rows are and how they are written."""
-
-    path: Text
-    """A file, a pattern such as `logs/*.parquet`, or a URL that fsspec opens (`s3://…`). Relative
-    to the folder of the YAML. `.gz`, `.bz2`, `.xz` and `.zst` are unpacked on the way."""
-
-    format: FileFormat = "auto"
-    """`auto` goes by the ending: .csv, .tsv, .jsonl or .ndjson, .parquet."""
-
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
-    """Between the columns of csv and tsv; by default a comma and a tab."""
-
-    quote: Annotated[str, StringConstraints(max_length=1)] = '"'
-    """Around values of csv and tsv that hold delimiters or line breaks; empty: quotes are text."""
-
-    encoding: Text = "utf-8"
-    """Of csv, tsv and jsonl."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class EventColumnsConfig:
     """The file's column for each column of events."""
 
@@ -50,8 +52,8 @@ class EventColumnsConfig:
     item_id: Text = "item_id"
     """To which item. Read as text."""
 
-    timestamp: Text = "timestamp"
-    """When."""
+    timestamp: Text | None = "timestamp"
+    """When; null where it is not known of any event."""
 
     action: Text | None = None
     """What was done: viewed, bought, rated. Without it every event has the `action` beside."""
@@ -63,12 +65,15 @@ class EventColumnsConfig:
     """What was shown together: outcomes of one request never explain one another."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
-class EventsConfig(FileConfig):
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
+class EventsConfig(RowsConfig):
     """The file of events."""
 
     columns: EventColumnsConfig = dataclasses.field(default_factory=EventColumnsConfig)
     """Which column is what."""
+
+    fields: dict[str, FieldConfig] = dataclasses.field(default_factory=dict)
+    """What else is known of an event: text, category or number."""
 
     action: Text = "interacted"
     """The action of every event when no column says it."""
@@ -77,32 +82,8 @@ class EventsConfig(FileConfig):
     """s, ms, us or ns since 1970, or iso (ISO 8601; without a zone it is UTC). `auto` finds out and
     refuses a column that mixes them."""
 
-    duplicates: Literal["error", "drop"] = "error"
-    """Events with the same user, item, time and action: refuse, or keep the first of each."""
 
-    unknown_ids: Literal["error", "drop"] = "error"
-    """Events of an item or user that its file does not list: refuse, or leave out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
-class FieldConfig:
-    """One column that describes items or users."""
-
-    column: Text
-    """The file's column."""
-
-    kind: FieldKind
-    """text, category (one value), categories (several), number, or year."""
-
-    separator: Text | None = None
-    """Between the values of `kind: categories` in a text column; lists need none."""
-
-    def __post_init__(self) -> None:
-        if self.separator is not None and self.kind != "categories":
-            raise ValueError(f"a separator goes with kind: categories, not with {self.kind}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class ItemColumnsConfig:
     """The file's column for each column of items."""
 
@@ -113,7 +94,7 @@ class ItemColumnsConfig:
     """What a reader would call the item. Without it the id is the title."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class ItemsConfig(FileConfig):
     """The file of items."""
 
@@ -127,7 +108,7 @@ class ItemsConfig(FileConfig):
     """An item without a title: refuse, or use its id."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class UserColumnsConfig:
     """The file's column for each column of users."""
 
@@ -135,7 +116,7 @@ class UserColumnsConfig:
     """The id that events refer to. Read as text."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class UsersConfig(FileConfig):
     """The file of users."""
 
@@ -146,21 +127,37 @@ class UsersConfig(FileConfig):
     """What is known of a user, by the name that prompts are to use."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class ImportConfig:
     """A user's own files as a corpus."""
 
     name: Text
     """The corpus's name."""
 
-    events: EventsConfig
-    """What users did: the one file that is always needed."""
+    events: EventsConfig | None = None
+    """What users did; may only be missing where another log says something of the items."""
 
     items: ItemsConfig | None = None
     """The items; without it they are made from the events, titled by their ids."""
 
     users: UsersConfig | None = None
     """The users; without it they are made from the events."""
+
+    queries: QueriesConfig | None = None
+    """What people typed; without it queries are made from judgements and searches, whose ids are
+    then what was typed."""
+
+    judgements: JudgementsConfig | None = None
+    """How relevant items are to queries."""
+
+    searches: SearchesConfig | None = None
+    """Who searched for what, and what became of it."""
+
+    tags: TagsConfig | None = None
+    """What items are called."""
+
+    links: LinksConfig | None = None
+    """Which items belong together."""
 
     item_noun: Text = "item"
     """What one item is called in a prompt: product, film, job."""
@@ -172,7 +169,7 @@ class ImportConfig:
     """Where the data came from."""
 
 
-def fields_of(table: ItemsConfig | UsersConfig | None) -> tuple[Field, ...]:
+def fields_of(table: ItemsConfig | UsersConfig | EventsConfig | None) -> tuple[Field, ...]:
     """The corpus fields that a mapping declares, in its order.
 
     Raises:
@@ -207,11 +204,19 @@ def load_mapping(path: Path) -> ImportConfig:
         )
     try:
         config = TypeAdapter(ImportConfig).validate_python(content)
-        fields_of(config.items), fields_of(config.users)
+        schemas(fields_of(config.items), fields_of(config.users), fields_of(config.events))
     except ValidationError as error:
         raise _explained(error, path) from error
     except ValueError as error:
-        raise DataError(str(error), file=path, remedy="rename the field in the YAML") from error
+        remedy = "give the field another name or kind in the YAML"
+        raise DataError(str(error), file=path, remedy=remedy) from error
+    logs = (config.events, config.judgements, config.searches, config.tags, config.links)
+    if all(log is None for log in logs):
+        raise DataError(
+            "the key 'events' is missing",
+            file=path,
+            remedy=f"add it; the keys here are {', '.join(_keys_at(()))}",
+        )
     return config
 
 

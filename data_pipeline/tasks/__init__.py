@@ -9,9 +9,14 @@ from difflib import get_close_matches
 from data_pipeline.errors import DataError
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import LETTERS, YES_NO, Task
-from data_pipeline.tasks.comparison import BestOfList, Pairwise
+from data_pipeline.tasks.comparison import BestOfList, OddOneOut, Pairwise
+from data_pipeline.tasks.domains import CrossDomainLike
+from data_pipeline.tasks.impressions import Action, Click, ClickOfList
+from data_pipeline.tasks.item_fields import ImputeField, ImputeHeldField
 from data_pipeline.tasks.items import ImputeDecade, ImputeGenre, Similar
+from data_pipeline.tasks.links import LinkedItems
 from data_pipeline.tasks.needs import missing
+from data_pipeline.tasks.outcomes import Finished, HoursBucket, PlaysAgainstMedian, Recommended
 from data_pipeline.tasks.pointwise import (
     AboveOwnMean,
     ColdItemLike,
@@ -21,14 +26,29 @@ from data_pipeline.tasks.pointwise import (
     Rating,
     WillWatch,
 )
+from data_pipeline.tasks.probes import ProbeAge, ProbeCountry, ProbeGender, ProbeOccupation
+from data_pipeline.tasks.reviews import ReviewChoice
+from data_pipeline.tasks.search import (
+    ComplexQuerySearch,
+    PersonalisedSearch,
+    QueryRanking,
+    QuerySuggestion,
+    SearchMatch,
+    SearchRelevance,
+    SubstituteDetection,
+)
 from data_pipeline.tasks.sequence import (
     FavouriteChoice,
+    FavouriteTitle,
     NextDecade,
     NextGenre,
     NextItemChoice,
     NextItemTitle,
 )
+from data_pipeline.tasks.steering import SlateWithNote
+from data_pipeline.tasks.tags import TagRelevance, TagSuggestion
 from data_pipeline.tasks.taste import FutureGenre
+from data_pipeline.tasks.timeline import SequenceCompletion, TimeToNext
 from data_pipeline.tasks.view import View
 
 __all__ = [
@@ -52,17 +72,47 @@ _TASKS: dict[str, Task] = {
         DemographicsLike(),
         ColdItemLike(),
         WillWatch(),
+        Click(),
+        Action(),
+        HoursBucket(),
+        Finished(),
+        Recommended(),
+        CrossDomainLike(),
+        PlaysAgainstMedian(),
         NextItemChoice(),
         NextItemTitle(),
         NextGenre(),
         NextDecade(),
         FavouriteChoice(),
+        FavouriteTitle(),
+        SequenceCompletion(),
+        TimeToNext(),
         Pairwise(),
         BestOfList(),
+        ClickOfList(),
+        SlateWithNote(),
+        OddOneOut(),
         FutureGenre(),
         ImputeGenre(),
         ImputeDecade(),
         Similar(),
+        TagSuggestion(),
+        ReviewChoice(),
+        SearchRelevance(),
+        SearchMatch(),
+        SubstituteDetection(),
+        QueryRanking(),
+        ComplexQuerySearch(),
+        PersonalisedSearch(),
+        QuerySuggestion(),
+        ImputeField(),
+        ImputeHeldField(),
+        TagRelevance(),
+        LinkedItems(),
+        ProbeAge(),
+        ProbeGender(),
+        ProbeOccupation(),
+        ProbeCountry(),
     )
 }
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.draws import Draws
 from data_pipeline.splits import Phase
 from data_pipeline.store_tables import Judgements, Tags
 
@@ -17,6 +18,7 @@ Rows = NDArray[np.int64]
 
 MOST_GRADES: Final = 10
 """Judges use a scale of few steps; more different grades are counts of something."""
+_TRIES: Final = 8
 
 
 class Judged:
@@ -53,19 +55,19 @@ class Judged:
             self._relevant_rows[phase] = np.flatnonzero(chosen)
         return self._relevant_rows[phase]
 
-    def queries(self, phase: Phase) -> Rows:
-        """Return the queries of a phase."""
-        return np.unique(self.table.query_J[self.table.phase_J == phase]).astype(np.int64)
-
     def label(self, row: int) -> str | None:
         """Return the published name of a judgement's grade."""
         code = int(self.table.label_J[row])
         return self.table.labels[code] if code >= 0 else None
 
-    def items_of(self, query: int) -> frozenset[int]:
-        """Return all items that were judged for a query, whatever came of it."""
-        rows = self.table.of(query)
-        return frozenset(self.table.item_J[rows.start : rows.stop].tolist())
+    def grades_of(self, query: int) -> dict[int, float]:
+        """Return all items that were judged for a query with their grades, the highest of each."""
+        rows = slice(*self.table.offsets_Q1[query : query + 2])
+        grades: dict[int, float] = {}
+        items, given = self.table.item_J[rows].tolist(), self.table.grade_J[rows].tolist()
+        for item, grade in zip(items, given, strict=True):
+            grades[item] = max(grade, grades.get(item, grade))
+        return grades
 
     def queries_of(self, item: int) -> frozenset[int]:
         """Return all queries for which an item was judged."""
@@ -108,17 +110,26 @@ class Tagged:
         """Return a tag's share of the pairs of training."""
         return float(self._count_G[tag] / max(1, self._count_G.sum()))
 
-    @property
-    def n_known(self) -> int:
-        """Tags that training has seen."""
-        return int((self._count_G > 0).sum())
-
     def rows(self, phase: Phase) -> Rows:
         """Return the row in which each pair of a phase was first said, for tags that are known."""
-        rows = self._pair_rows[self.table.phase_A[self._pair_rows] == phase]
+        rows: Rows = self._pair_rows[self.table.phase_A[self._pair_rows] == phase]
         return rows[self._count_G[self.table.tag_A[rows]] > 0]
 
-    def of(self, item: int) -> frozenset[int]:
-        """Return everything that an item was ever called."""
-        rows = self.table.of(item)
-        return frozenset(self.table.tag_A[rows.start : rows.stop].tolist())
+    def drawn(self, draws: Draws, taken: frozenset[int], n: int) -> list[int]:
+        """Draw n distinct tags by how many items bear them, none of the taken; perhaps fewer."""
+        found: list[int] = []
+        for _ in range(_TRIES * n):
+            tag = draws.weighted(self.steps)
+            if tag not in taken and tag not in found:
+                found.append(tag)
+                if len(found) == n:
+                    break
+        return found
+
+    def of(self, item: int, *, training: bool) -> frozenset[int]:
+        """Return what people ever called an item, or what they had called it in training time."""
+        rows = slice(*self.table.offsets_N1[item : item + 2])
+        said = self.table.user_A[rows] >= 0
+        if training:
+            said &= self.table.phase_A[rows] == Phase.TRAIN
+        return frozenset(self.table.tag_A[rows][said].tolist())

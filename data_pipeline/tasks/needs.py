@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from data_pipeline.store import StoreCard, TokenStore
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks.needs_tables import TABLE_CHECKS
 
+DOMAIN_FIELDS: Final = ("main_category", "category", "department", "categories", "genres")
+"""Fields of items that tell one kind of them from another; the first that there is counts."""
 CLICKED: Final = "clicked"
 SKIPPED: Final = "skipped"
 """What was done with an item of an impression."""
@@ -20,22 +23,23 @@ def missing(needs: Iterable[str], store: TokenStore) -> str | None:
         user.*          any profile field
         user.FIELD      this profile field
         event.FIELD     this field of events
+        domains         one of `DOMAIN_FIELDS`
         times           when events happened
         impressions     events that are clicked and events that are skipped
         actions         several actions, and not those of impressions alone
+        judgements.*, searches, tags, links...      as `needs_tables` says
+
+    Raises:
+        ValueError: a need is none of these.
     """
     for need in sorted(needs):
         kind, _, name = need.partition(".")
-        check = _CHECKS.get(kind)
-        reason = check(store, name) if check else None
+        if kind not in _CHECKS:
+            raise ValueError(f"a task needs {need!r}: choose of {', '.join(_CHECKS)}")
+        reason = _CHECKS[kind](store, name)
         if reason:
             return reason
     return None
-
-
-def event_fields(card: StoreCard) -> frozenset[str]:
-    """Return the names of the fields of events; none in stores that keep no such fields."""
-    return frozenset(getattr(field, "name", field) for field in getattr(card, "event_fields", ()))
 
 
 def _values(store: TokenStore, name: str) -> str | None:
@@ -60,13 +64,17 @@ def _user(store: TokenStore, name: str) -> str | None:
 
 
 def _event(store: TokenStore, name: str) -> str | None:
-    return None if name in event_fields(store.card) else f"its events have no field {name!r}"
+    return None if name in store.card.event_fields else f"its events have no field {name!r}"
+
+
+def _domains(store: TokenStore, _: str) -> str | None:
+    if set(DOMAIN_FIELDS) & set(store.card.category_fields):
+        return None
+    return "its items have no field that tells kinds of them apart, such as 'category'"
 
 
 def _times(store: TokenStore, _: str) -> str | None:
-    # Either all events have a time or none has.
-    known = store.n_events and int(store.event_time_E[0]) >= 0
-    return None if known else "it is not known when its events happened"
+    return None if store.card.has_times else "it is not known when its events happened"
 
 
 def _impressions(store: TokenStore, _: str) -> str | None:
@@ -82,12 +90,22 @@ def _actions(store: TokenStore, _: str) -> str | None:
     return "its only actions are those of impressions" if actions == {CLICKED, SKIPPED} else None
 
 
+def _table(table: str) -> Callable[[TokenStore, str], str | None]:
+    def check(store: TokenStore, _: str) -> str | None:
+        return None if store.card.counts.get(table) else f"it has no {table}"
+
+    return check
+
+
 _CHECKS: Final[dict[str, Callable[[TokenStore, str], str | None]]] = {
     "values": _values,
     "item": _item,
     "user": _user,
     "event": _event,
+    "domains": _domains,
     "times": _times,
     "impressions": _impressions,
     "actions": _actions,
+    **TABLE_CHECKS,
+    **TABLE_CHECKS,
 }

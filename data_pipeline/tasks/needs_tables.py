@@ -1,4 +1,4 @@
-"""What a task needs of a corpus's tables: judgements, searches, tags, links."""
+"""What a task needs of a corpus's tables and categories."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,6 +14,10 @@ IRRELEVANT_BELOW: Final = 0.2
 TAKEN: Final = ("clicked", "bought")
 LEFT: Final = ("skipped",)
 """What was done with a result of a search."""
+HELD_FIELDS: Final = frozenset({"countries", "country", "languages", "language", "color", "format"})
+"""Fields of items that are never trained on, so that a question about an unseen field is left."""
+ASKED_OTHERWISE: Final = frozenset({"genres"})
+FEWEST_NAMES: Final = 5
 
 
 def _judgements(store: TokenStore, name: str) -> str | None:
@@ -63,9 +67,27 @@ def _links(store: TokenStore, name: str) -> str | None:
     return None
 
 
+def fields_to_impute(store: TokenStore, *, held: bool) -> list[str]:
+    """Return the item fields of categories to ask about: those kept back, or the others."""
+    names = [name for name in store.card.category_fields if (name in HELD_FIELDS) == held]
+    return [
+        name
+        for name in names
+        if name not in ASKED_OTHERWISE and len(store.categories(name).names) >= FEWEST_NAMES
+    ]
+
+
+def _categories(store: TokenStore, name: str) -> str | None:
+    if fields_to_impute(store, held=name == "held"):
+        return None
+    kept = "kept back from training" if name == "held" else "trained on"
+    return f"its items have no category of {FEWEST_NAMES} names or more that is {kept}"
+
+
 TABLE_CHECKS: Final[Mapping[str, Callable[[TokenStore, str], str | None]]] = {
     "judgements": _judgements,
     "searches": _searches,
     "tags": _tags,
     "links": _links,
+    "categories": _categories,
 }

@@ -94,6 +94,8 @@ class NextGenre(Task):
     held_out_instructions = ("Of these genres, which one will the user turn to next?",)
 
     def ask(self, view: View, subject: int) -> Question | None:
+        if view.skipped(subject):
+            return None
         return category_options(view, "genres", view.categories("genres", view.item(subject)), 5)
 
 
@@ -118,6 +120,8 @@ class NextDecade(Task):
     held_out_instructions = ("When was the {item} made that this user turns to next?",)
 
     def ask(self, view: View, subject: int) -> Question | None:
+        if view.skipped(subject):
+            return None
         return decade_options(view, "year", view.item(subject), 4)
 
 

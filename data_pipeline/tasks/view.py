@@ -1,5 +1,7 @@
 """What a task may look at: one moment of one corpus, and nothing later than its window."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -15,7 +17,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.splits import Phase
 from data_pipeline.statistics import Statistics
 from data_pipeline.store import TokenStore
-from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, TAG_KIND
+from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, TAG_KIND, EventCategory
 from data_pipeline.tasks.cues import ANSWER_CUE, OPTION
 from data_pipeline.tasks.judged import Judged, Tagged
 from data_pipeline.tasks.needs import SKIPPED
@@ -24,6 +26,9 @@ from data_pipeline.verbalize import action_text
 
 _NEGATIVE_EXPONENT: Final = 0.75
 _RARE_SHARE: Final = 0.1
+_MOST_REVIEWED: Final = 100_000
+_NUMBER_BEHIND: Final = re.compile(r" \([^ ]+\)$")
+"""The value that stands behind a percentile word."""
 
 
 class Shelf:
@@ -43,7 +48,11 @@ class Shelf:
         self._category_steps: dict[str, list[float]] = {}
         self._decade_shares: dict[str, dict[int, float]] = {}
         self._name_tokens: dict[str, dict[str, int]] = {}
+        self._reviewed: dict[tuple[int, Phase], NDArray[np.int64]] = {}
         self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._event_numbers: dict[str, NDArray[np.float32]] = {}
+        self._event_categories: dict[str, EventCategory] = {}
+        self._profiles: dict[str, list[str | None]] = {}
 
     @cached_property
     def rare_item_events(self) -> int:
@@ -63,6 +72,42 @@ class Shelf:
             fitting = [a for a in card.actions if f"{text} ".startswith(f"{action_text(a, None)} ")]
             found.append(max(fitting, key=len))
         return found
+
+    def event_number(self, field: str) -> NDArray[np.float32]:
+        """Return a numeric field of events, NaN where unknown; shape [E]."""
+        if field not in self._event_numbers:
+            self._event_numbers[field] = self.store.event_number(field)
+        return self._event_numbers[field]
+
+    def event_category(self, field: str) -> EventCategory:
+        """Return a categorical field of events."""
+        if field not in self._event_categories:
+            self._event_categories[field] = self.store.event_category(field)
+        return self._event_categories[field]
+
+    def common_profile_values(self, field: str, n: int) -> tuple[str, ...]:
+        """Return the n most common values of a profile field among users of the training, sorted.
+
+        A number stands as its percentile word alone.
+        """
+        trained = np.flatnonzero(self.store.train_stops_U > self.store.user_offsets_U1[:-1])
+        values = self.profile_values(field)
+        counts = Counter(values[user] for user in trained.tolist())
+        del counts[None]
+        return tuple(sorted(value for value, _ in counts.most_common(n) if value is not None))
+
+    def profile_values(self, field: str) -> list[str | None]:
+        """Return the words of a profile field for every user, None where unknown."""
+        if field not in self._profiles:
+            first = self.store.card.first_piece["profile"]
+            decode, found = self.store.encoder.decode, list[str | None]()
+            for user in range(self.store.n_users):
+                parts = decode(self.store.piece(first + user)).strip().split(" | ")
+                name = f"{field} "
+                own = [part.removeprefix(name) for part in parts if part.startswith(name)]
+                found.append(_NUMBER_BEHIND.sub("", own[0]) if own else None)
+            self._profiles[field] = found
+        return self._profiles[field]
 
     @cached_property
     def shown_alone(self) -> bool:
@@ -84,6 +129,19 @@ class Shelf:
         """What people called items, arranged to draw from; only for stores that have tags."""
         assert self.store.tags is not None, "a task about tags needs them"
         return Tagged(self.store.tags)
+
+    def reviewed_alike(self, action: int, phase: Phase) -> NDArray[np.int64]:
+        """Return the events of a phase, coded action and value about which something is written.
+
+        Few enough to draw from are kept: every so many of them, evenly spread.
+        """
+        if (action, phase) not in self._reviewed:
+            first = self.store.piece_of(REVIEW_KIND, 0)
+            offsets_E1 = self.store.piece_offsets_P1[first : first + self.store.n_events + 1]
+            chosen_E = (self.store.event_phase_E == phase) & (np.diff(offsets_E1) > 0)
+            rows = np.flatnonzero(chosen_E & (self.store.event_action_E == action))
+            self._reviewed[action, phase] = rows[:: 1 + len(rows) // _MOST_REVIEWED]
+        return self._reviewed[action, phase]
 
     @cached_property
     def letters(self) -> list[int]:
@@ -164,6 +222,7 @@ class View:
         """Of the window's events: TRAIN while training, VALIDATION or TEST in evaluation."""
         self.draws = draws
         self._line = self.store.card.first_piece[f"line/{style}"]
+        self._inline = self.store.card.first_piece[f"inline/{style}"]
         self._title = self.store.card.first_piece["title"]
         self._bare = self.store.card.first_piece["bare"]
 
@@ -207,6 +266,37 @@ class View:
     def milliseconds(self, earlier: int, later: int) -> int:
         """Return the time between two events."""
         return int(self.store.event_time_E[later] - self.store.event_time_E[earlier])
+
+    def event_number(self, field: str, event: int) -> float:
+        """Return a numeric field of an event, such as the hours played; NaN where unknown."""
+        return float(self.shelf.event_number(field)[event])
+
+    def event_category(self, field: str, event: int) -> str | None:
+        """Return a categorical field of an event, such as `yes`; None where unknown."""
+        category = self.shelf.event_category(field)
+        code = int(category.codes_E[event])
+        return category.names[code] if code >= 0 else None
+
+    def past_numbers(self, field: str) -> NDArray[np.float32]:
+        """Return a numeric field of all events before the moment, oldest first; NaN if unknown."""
+        first = self.store.user_offsets_U1[self.moment.user]
+        return self.shelf.event_number(field)[first : self.moment.cut]
+
+    def profile_value(self, field: str) -> str | None:
+        """Return the words of a field of the user's profile, None where unknown."""
+        return self.shelf.profile_values(field)[self.moment.user]
+
+    def liked(self, event: int) -> bool | None:
+        """Whether the value of an event is a like; None where it is neither that nor a dislike."""
+        value, card = self.value(event), self.store.card
+        if card.like_at_least is not None and value >= card.like_at_least:
+            return True
+        return False if card.dislike_at_most is not None and value <= card.dislike_at_most else None
+
+    @property
+    def past(self) -> range:
+        """Rows of all the user's events before the moment, also where the trunk shows fewer."""
+        return range(int(self.store.user_offsets_U1[self.moment.user]), self.moment.cut)
 
     @property
     def window(self) -> range:
@@ -300,6 +390,18 @@ class View:
     def review_line(self, event: int) -> int:
         """Return the piece of what the user wrote at an event, which ends its line."""
         return self.store.piece_of(REVIEW_KIND, event)
+
+    def has_review(self, event: int) -> bool:
+        """Whether the user wrote something at an event."""
+        return len(self.store.piece(self.review_line(event))) > 0
+
+    def inline(self, item: int) -> int:
+        """Return the piece of an item's record inside a line."""
+        return self._inline + item
+
+    def action_line(self, event: int) -> int:
+        """Return the piece of what the user did, as it ends a line of the history."""
+        return self.store.piece_of("action", int(self.store.event_action_E[event]))
 
     def constant(self, text: str) -> int:
         """Return the piece of a fixed text."""

@@ -67,6 +67,34 @@ def zero_command(
     _tell("zero", _words("zero", store_dir), metrics, as_json)
 
 
+@app.command(
+    "evaluation",
+    epilog="Example: `brewhouse bench evaluation --json`\n\n"
+    "With the figures of a run: `brewhouse bench evaluation --run RUN --json`",
+)
+def evaluation_command(
+    store_dir: Annotated[
+        Path | None,
+        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="An evaluated run whose tasks are counted too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score targets; fit SASRec and GRU4Rec on MovieLens-100K as other libraries do."""
+    from data_pipeline.corpus import Corpus
+    from data_pipeline.store import TokenStore
+    from launch.bench.evaluation import bench_evaluation
+
+    with tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch:
+        built = _movielens_store(Path(scratch))
+        store = TokenStore.open(store_dir) if store_dir else built
+        metrics = bench_evaluation(Corpus.open(Path(scratch) / "corpus"), store, run_dir)
+    words = _words("evaluation", store_dir)
+    _tell("evaluation", [*words, *(["--run", str(run_dir)] if run_dir else [])], metrics, as_json)
+
+
 def _words(name: str, store_dir: Path | None) -> list[str]:
     return ["bench", name, *(["--store", str(store_dir)] if store_dir else [])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,12 @@ import typer
 from launch.console import print_json, print_table, say, say_next
 
 if TYPE_CHECKING:
-    from data_pipeline.mixture import Mixture
     from data_pipeline.store import TokenStore
     from data_pipeline.tasks.base import Task
+    from data_pipeline.tree import Tree
+
+_TARGETS_PER_TREE = 16
+"""No tree of an evaluation has more targets of one task."""
 
 app = typer.Typer(
     help="The catalogue of questions: list them, show their prompts, plan a mixture.",
@@ -26,28 +30,60 @@ CorpusDir = Annotated[
 StoreDir = Annotated[Path | None, typer.Option("--store", help="Token store to ask.")]
 
 
+CorpusDirs = Annotated[
+    list[Path] | None,
+    typer.Option("--corpus", help="Corpus to ask, or its token store; may be given several times."),
+]
+StoreDirs = Annotated[
+    list[Path] | None, typer.Option("--store", help="Token store to ask; may be repeated.")
+]
+
+
 @app.command("list", epilog="Example: `brewhouse tasks list --store data/movielens-100k-store`")
 def list_command(
-    corpus_dir: CorpusDir = None, store_dir: StoreDir = None, as_json: Json = False
+    corpus_dirs: CorpusDirs = None, store_dirs: StoreDirs = None, as_json: Json = False
 ) -> None:
-    """List every task; with a corpus or store also whether it applies, or why not."""
+    """List every task; with corpora or stores also to which it applies, or why not."""
     from data_pipeline.tasks import all_tasks, applicable
-    from launch.opening import open_or_compile
 
-    store = open_or_compile(corpus_dir, store_dir)
+    stores = _open_all(corpus_dirs or [], store_dirs or [])
     rows = []
     for task in sorted(all_tasks().values(), key=lambda task: task.code):
         row = _task_dict(task)
-        if store is not None:
-            reason = applicable(task, store)
-            row |= {"applies": reason is None, "reason": reason}
+        if stores:
+            reasons = {name: applicable(task, store) for name, store in stores.items()}
+            row |= {
+                "corpora": [name for name, reason in reasons.items() if reason is None],
+                "not_applicable": {n: reason for n, reason in reasons.items() if reason},
+            }
         rows.append(row)
     if as_json:
-        print_json({"tasks": rows})
+        print_json({"tasks": rows, "corpora": list(stores)})
         return
-    _print_tasks(rows, with_store=store is not None)
-    option = f"--store {store_dir}" if store_dir else f"--corpus {corpus_dir or 'CORPUS'}"
-    say_next(f"brewhouse tasks show {rows[0]['name']} {option}")
+    _print_tasks(rows, list(stores))
+    given = [f"--corpus {f}" for f in corpus_dirs or []] + [
+        f"--store {f}" for f in store_dirs or []
+    ]
+    say_next(f"brewhouse tasks show {rows[0]['name']} {given[0] if given else '--corpus CORPUS'}")
+
+
+def _open_all(corpus_dirs: list[Path], store_dirs: list[Path]) -> dict[str, TokenStore]:
+    """Stores by the names of their corpora; the second of a name is `NAME (2)`."""
+    from data_pipeline.store_card import CARD_FILE
+    from launch.opening import open_or_compile
+
+    is_store = {folder: (folder / CARD_FILE).is_file() for folder in corpus_dirs}
+    opened = [
+        *(open_or_compile(*((None, f) if is_store[f] else (f, None))) for f in corpus_dirs),
+        *(open_or_compile(None, folder) for folder in store_dirs),
+    ]
+    found: dict[str, TokenStore] = {}
+    for store in opened:
+        assert store is not None, "a folder was named"
+        name = store.card.corpus_name
+        same = sum(other.card.corpus_name == name for other in found.values())
+        found[f"{name} ({same + 1})" if same else name] = store
+    return found
 
 
 def _task_dict(task: Task) -> dict[str, Any]:
@@ -56,28 +92,45 @@ def _task_dict(task: Task) -> dict[str, Any]:
         "name": task.name,
         "family": task.family,
         "tier": task.tier,
+        "trained": task.tier == "T1",
+        "only_if_named": task.only_if_named,
         "kind": task.kind,
         "metric": task.metric,
         "labels": list(task.labels),
+        "history": task.history,
         "needs": sorted(task.needs),
-        "phrasings": len(task.instructions),
-        "held_out_phrasings": len(task.held_out_instructions),
+        "phrasings": {
+            "train": list(task.instructions),
+            "held_out": list(task.held_out_instructions),
+        },
         "baselines": list(task.baselines),
     }
 
 
-def _print_tasks(rows: list[dict[str, Any]], *, with_store: bool) -> None:
+def _print_tasks(rows: list[dict[str, Any]], corpora: list[str]) -> None:
     columns = ["code", "name", "family", "tier", "kind", "metric"]
     table = [[row[column] for column in columns] for row in rows]
     for cells, row in zip(table, rows, strict=True):
-        if with_store:
-            cells.append("yes" if row["applies"] else f"no: {row['reason']}")
-        else:
-            cells.append(", ".join(row["needs"]))
-    last = "applies" if with_store else "needs"
+        cells.append(_where(row, corpora) if corpora else ", ".join(row["needs"]))
+    last = "applies" if corpora else "needs"
     print_table([*columns, last], table, fold=[last])
-    if with_store:
-        say(f"{sum(row['applies'] for row in rows)} of {len(rows)} tasks apply.")
+    for name in corpora:
+        applying = [row for row in rows if name in row["corpora"]]
+        trained = sum(row["trained"] for row in applying)
+        say(
+            f"{len(applying)} of {len(rows)} tasks apply to {name}: {trained} may be trained on, "
+            f"{len(applying) - trained} are for evaluation only."
+        )
+
+
+def _where(row: dict[str, Any], corpora: list[str]) -> str:
+    """Where a task applies and, of one corpus, why it does not."""
+    if len(corpora) == 1:
+        reason = row["not_applicable"].get(corpora[0])
+        return f"no: {reason}" if reason else "yes"
+    if row["corpora"]:
+        return ", ".join(row["corpora"])
+    return "no: " + "; ".join(dict.fromkeys(row["not_applicable"].values()))
 
 
 @app.command(
@@ -104,13 +157,12 @@ def show_command(
     reason = applicable(task, store)
     if reason is not None:
         _cannot_ask(task, store, reason)
-    mixture = _mixture_of(task, store, branches)
-    tree = mixture[index]
+    tree = _tree_of(task, store, branches, index)
     if as_json:
-        print_json({**_task_dict(task), "tree": tree_dict(tree, store, mixture.tasks)})
+        print_json({**_task_dict(task), "tree": tree_dict(tree, store, [task])})
         return
     _print_task(task)
-    print_tree(tree, store, mixture.tasks, tokens=tokens)
+    print_tree(tree, store, [task], tokens=tokens)
     where = f"--store {store_dir}" if store_dir else f"--corpus {corpus_dir}"
     say_next(f"brewhouse tasks show {task.name} {where} --index {index + 1}")
 
@@ -124,12 +176,34 @@ def _cannot_ask(task: Task, store: TokenStore, reason: str) -> None:
     )
 
 
-def _mixture_of(task: Task, store: TokenStore, branches: int) -> Mixture:
+def _tree_of(task: Task, store: TokenStore, branches: int, index: int) -> Tree:
+    """A tree of the training, or of the test where the task is for evaluation only."""
+    from data_pipeline.errors import DataError
+    from data_pipeline.evaluation_set import EvaluationSet
     from data_pipeline.mixture import Mixture
     from data_pipeline.mixture_config import MixtureConfig
+    from data_pipeline.splits import Phase
 
-    config = MixtureConfig(tasks={task.name: 1.0}, targets_per_tree=branches)
-    return Mixture([store], config, seed=0)
+    if task.tier == "T1":
+        config = MixtureConfig(tasks={task.name: 1.0}, targets_per_tree=branches)
+        return Mixture([store], config, seed=0)[index]
+    trees = EvaluationSet(
+        store,
+        [task],
+        phase=Phase.TEST,
+        config=MixtureConfig(),
+        seed=0,
+        max_targets=_TARGETS_PER_TREE * (index + 1),
+    )
+    if index >= len(trees):
+        raise DataError(
+            f"the test phase of {store.card.corpus_name} has {len(trees)} examples of task "
+            f"{task.name}",
+            value=index,
+            remedy="give a smaller --index" if len(trees) else "choose another task",
+        )
+    tree = trees[index]
+    return replace(tree, branches=tree.branches[:branches])
 
 
 def _print_task(task: Task) -> None:

@@ -17,6 +17,16 @@ from data_pipeline.sources.mapping import (
     ItemsConfig,
     load_mapping,
 )
+from data_pipeline.sources.mapping_tables import (
+    JudgementColumnsConfig,
+    LinkColumnsConfig,
+    LinksConfig,
+    QueryColumnsConfig,
+    SearchColumnsConfig,
+    SearchesConfig,
+    TagColumnsConfig,
+    TagsConfig,
+)
 from data_pipeline.sources.tables import import_tables
 from data_pipeline.splits import SplitConfig
 
@@ -43,7 +53,12 @@ def imported(folder: Path, name: str) -> Corpus:
 
 def test_every_yaml_of_the_guide_is_valid_and_runs(folder: Path) -> None:
     mappings = sorted(folder.glob("*.yaml"))
-    assert [path.name for path in mappings] == ["large.yaml", "log-only.yaml", "shop.yaml"]
+    assert [path.name for path in mappings] == [
+        "large.yaml",
+        "log-only.yaml",
+        "search.yaml",
+        "shop.yaml",
+    ]
     text = GUIDE.read_text(encoding="utf-8")
     assert text.count("```yaml") == len(mappings), "a YAML of the guide has no file name"
     for path in mappings:
@@ -75,6 +90,34 @@ def test_large(folder: Path) -> None:
     assert counts["dropped_unknown_ids"] == 1
 
 
+def test_search(folder: Path) -> None:
+    corpus = imported(folder, "search.yaml")
+    assert corpus.card.counts == {
+        "items": 3,
+        "users": 2,
+        "events": 2,
+        "queries": 2,
+        "judgements": 3,
+        "searches": 3,
+        "tags": 2,
+        "links": 1,
+    }
+    assert corpus.events["review"].to_pylist() == ["Keeps warm, looks good", "Too strong for me"]
+    rows = {name: corpus.table(name) for name in ("queries", "searches", "tags", "links")}
+    assert [row["text"] for row in rows["queries"].to_pylist()] == ["green tea", "mug"]  # type: ignore[union-attr]
+    assert rows["searches"]["position"].to_pylist() == [1.0, 2.0, 1.0]  # type: ignore[index]
+    assert rows["tags"]["user_id"].to_pylist() == ["007", None]  # type: ignore[index]
+    assert rows["links"]["relation"].to_pylist() == ["also_bought"]  # type: ignore[index]
+
+
+def test_without_times(folder: Path) -> None:
+    mapping = (folder / "search.yaml").read_text(encoding="utf-8")
+    untimed = mapping.replace("timestamp: ts, value", "timestamp: null, value")
+    (folder / "search.yaml").write_text(untimed, encoding="utf-8")
+    corpus = imported(folder, "search.yaml")
+    assert not corpus.card.has_times
+
+
 def test_error_is_the_one_that_the_guide_shows(folder: Path) -> None:
     events = (folder / "events.csv").read_text(encoding="utf-8")
     (folder / "events.csv").write_text(events.replace("mug-9", "mug-8", 1), encoding="utf-8")
@@ -86,7 +129,12 @@ def test_error_is_the_one_that_the_guide_shows(folder: Path) -> None:
 
 def test_guide_names_every_key(folder: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    for config in (ImportConfig, FileConfig, EventsConfig, ItemsConfig):
+    configs = (
+        *(ImportConfig, FileConfig, EventsConfig, ItemsConfig, SearchesConfig, TagsConfig),
+        *(LinksConfig, JudgementColumnsConfig, SearchColumnsConfig, TagColumnsConfig),
+        *(QueryColumnsConfig, LinkColumnsConfig),
+    )
+    for config in configs:
         for key in config.__dataclass_fields__:
             assert f"`{key}`" in text, f"the guide does not explain {key} of {config.__name__}"
 
@@ -94,5 +142,6 @@ def test_guide_names_every_key(folder: Path) -> None:
 def test_defaults_are_those_of_the_guide(folder: Path) -> None:
     config = load_mapping(folder / "log-only.yaml")
     assert config.item_noun == "item"
+    assert config.events is not None
     assert (config.events.timestamp_unit, config.events.duplicates) == ("auto", "error")
     assert (config.events.unknown_ids, config.events.quote) == ("error", '"')

@@ -18,6 +18,18 @@ from data_pipeline.tasks.options import category_options, decade_options
 from data_pipeline.tasks.view import Shelf
 from data_pipeline.tree import Moment, Question
 
+SAMPLED = (
+    "will_watch",
+    "next_item_choice",
+    "sequence_completion",
+    "odd_one_out",
+    "tag_suggestion",
+    "review_choice",
+    "complex_query_search",
+    "query_suggestion",
+    "linked_items",
+)
+
 
 @pytest.fixture(scope="module")
 def shelf(tiny_store: TokenStore) -> Shelf:
@@ -43,8 +55,7 @@ def test_each_task_has_phrasings_labels_and_a_place_in_the_catalogue(task: Task)
     assert (task.kind == "title") == (not task.labels)
     assert len(set(task.labels)) == len(task.labels)
     # A metric over sampled candidates says so, and only such a metric does.
-    sampled = task.name in ("will_watch", "next_item_choice")
-    assert ("sampled" in task.metric) == sampled
+    assert ("sampled" in task.metric) == (task.name in SAMPLED)
 
 
 def test_there_are_sixteen_tasks_for_a_corpus_of_ratings(tiny_store: TokenStore) -> None:
@@ -234,8 +245,10 @@ def test_similar_pairs_follow_the_lift_of_co_likes() -> None:
         user_E=np.array(users, np.int32),
         item_E=np.array(items, np.int32),
         value_E=np.full(len(users), 5.0, np.float32),
+        tag_A=np.empty(0, np.int32),
         n_users=200,
         n_items=20,
+        n_tags=0,
         values=(1.0, 5.0),
         like_at_least=4.0,
     )

@@ -25,7 +25,6 @@ from train.config import (
 from train.config_aliases import ALIASES
 from train.config_io import apply_override, dump_yaml, read_yaml_file
 from train.errors import ConfigError
-from train.plugins import load_plugins
 
 BASE = """\
 model_name_or_path: some/model
@@ -627,7 +626,7 @@ def test_schema_describes_every_key() -> None:
         if len(entry.get("description", "")) < 10
     ]
     assert not silent
-    assert set(sections) == {"TrainConfig", "ModelShape", "MixtureConfig"}
+    assert set(sections) == {"TrainConfig", "ModelShape", "MixtureConfig", "Caps", "Stage"}
     json.dumps(schema)
 
 
@@ -649,18 +648,16 @@ print(sorted(heavy & set(sys.modules)), seconds)
     assert float(seconds) < 5, "0.3 s on an idle machine"
 
 
-def test_plugins_are_imported_or_say_why_not(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "good_plugin_module.py").write_text("LOADED = True\n", encoding="utf-8")
-    (tmp_path / "bad_plugin_module.py").write_text("1 / 0\n", encoding="utf-8")
-    (tmp_path / "needy_plugin_module.py").write_text("import no_such_thing_x\n", encoding="utf-8")
-    load_plugins(["good_plugin_module"])
-    assert sys.modules.pop("good_plugin_module").LOADED
-    with pytest.raises(ConfigError, match=r"no_plugin_here.tasks, and Python finds no module no"):
-        load_plugins(["no_plugin_here.tasks"])
-    with pytest.raises(ConfigError, match=r"bad_plugin_module under plugins fails.*division by"):
-        load_plugins(["bad_plugin_module"])
-    with pytest.raises(
-        ConfigError, match=r"needy_plugin_module under plugins fails.*no_such_thing"
-    ):
-        load_plugins(["needy_plugin_module"])
+def test_plugin_files_are_found_from_any_folder_and_count_by_name(tmp_path: Path) -> None:
+    given = config(plugins=("mine/tasks.py", "a_module"))
+    moved = with_absolute_paths(given, tmp_path)
+    assert moved.plugins == (str(tmp_path / "mine" / "tasks.py"), "a_module")
+    assert config_fingerprint(moved) == config_fingerprint(given)
+
+
+@pytest.mark.parametrize("how", [{"global_batch_size": 16}, {"per_device_train_batch_size": 16}])
+def test_a_step_of_too_few_users_is_refused_with_numbers(how: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"16 trees.*min_users_per_step=32"):
+        config(**{"min_users_per_step": 32} | how).resolve_batch(1)
+    enough = config(min_users_per_step=32, global_batch_size=32)
+    assert enough.resolve_batch(1).total == 32

@@ -50,7 +50,7 @@ def group_of(asked: Asked) -> int:
     """What the bootstrap resamples: the user; without one the query or whatever was asked about."""
     if asked.moment.user >= 0:
         return asked.moment.user
-    return -1 - (asked.subject if asked.question.group is None else asked.question.group)
+    return -1 - (asked.subject if asked.question.query is None else asked.question.query)
 
 
 def answered(

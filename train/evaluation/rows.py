@@ -114,8 +114,8 @@ def paired_difference(
 def has_sampled_candidates(task: Task, asked: Sequence[Asked], store: TokenStore) -> bool:
     """Whether a sampler drew the candidates; refuse a task whose metric does not say so.
 
-    A candidate that is no event of the user is a sampled negative: the number depends on the
-    sampler and must not be read as a full ranking.
+    A candidate that the user neither met nor found in a search is a sampled negative: the number
+    depends on the sampler and must not be read as a full ranking.
 
     Raises:
         ValueError: the metric's name lacks "sampled".
@@ -126,7 +126,11 @@ def has_sampled_candidates(task: Task, asked: Sequence[Asked], store: TokenStore
         if one.moment.user < 0:
             continue
         own = slice(*store.user_offsets_U1[one.moment.user : one.moment.user + 2])
-        sampled = set(one.question.candidates) - set(store.event_item_E[own].tolist())
+        met = set(store.event_item_E[own].tolist())
+        if store.searches is not None:
+            found = store.searches.of(one.moment.user)
+            met.update(store.searches.item_S[found.start : found.stop].tolist())
+        sampled = set(one.question.candidates) - met
         if sampled:
             raise ValueError(
                 f"task {task.name!r} asks about item {sampled.pop()}, which user {one.moment.user} "

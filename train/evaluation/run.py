@@ -146,9 +146,13 @@ def _tasks(
     if job.tasks:
         return [task_named(name) for name in job.tasks]
     if config is None:
-        return list(all_tasks().values())
+        return [task for task in all_tasks().values() if not task.only_if_named]
     trained = chosen_tasks(stores, config.mixture)
-    return [task for name, task in all_tasks().items() if name in trained or task.tier != "T1"]
+    return [
+        task
+        for name, task in all_tasks().items()
+        if name in trained or (task.tier != "T1" and not task.only_if_named)
+    ]
 
 
 def _untrained(

@@ -43,7 +43,7 @@ def tasks(tiny_store: TokenStore) -> list[Task]:
 
 @pytest.fixture(scope="module")
 def asked(tiny_store: TokenStore, tasks: list[Task]) -> tuple[Asks, Asks, Asks]:
-    labels = {task.name: 1.0 for task in tasks if task.kind == "label"}
+    labels = {t.name: 1.0 for t in tasks if t.kind == "label" and t.tier == "T1"}
     mixture = Mixture([tiny_store], MixtureConfig(tasks=labels), seed=1)
     train = collect((mixture[i] for i in range(500)), mixture.tasks)
     return (
@@ -61,7 +61,7 @@ def of_task(asked: tuple[Asks, Asks, Asks], name: str) -> Questions:
 NEXT_ITEM = ("next_item_title", "next_item_choice", "will_watch")
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"word_overlap"}))
 def test_every_baseline_answers_every_task_that_names_it(
     tiny_store: TokenStore, tasks: list[Task], asked: tuple[Asks, Asks, Asks], name: str
 ) -> None:

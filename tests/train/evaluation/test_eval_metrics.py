@@ -304,8 +304,8 @@ def test_every_metric_has_a_direction_a_level_and_bounds() -> None:
         [[0.0, 1.0], [1.0, 0.0]] * 3, [1, 0] * 3, users=[0] * 6, gains=[[0, 1], [1, 0]] * 3
     )
     for metric in METRICS.values():
-        if metric.name.startswith(("set_f1@", "jaccard@")):
-            continue  # an answer of a fixed size has too many where fewer are right
+        if metric.name.startswith(("set_f1@", "jaccard@", "note_rest")):
+            continue  # an answer of a fixed size has too many where fewer are right; no rest here
         best = 1.0 if metric.higher_is_better else 0.0
         assert metric(perfect) == pytest.approx(best, abs=1e-6), metric.name
 
@@ -335,3 +335,18 @@ def test_names() -> None:
         names = secondary_metrics(kind, headline, 2, gains=False)
         assert headline not in names
         assert all(name.startswith("sampled_") and find_metric(name) for name in names)
+
+
+def test_a_note_is_kept_by_who_puts_first_what_it_asks_for() -> None:
+    """Gains: the note asks for the first two; the rest have taste 0.2, 0.8 and 0."""
+    gains = [[1.5, 1.0, 0.2, 0.8, 0.0]]
+    kept, rest = find_metric("note_kept"), find_metric("note_rest_ndcg")
+    in_order = scores([[0.4, 0.3, 0.15, 0.1, 0.05]], [0], gains=gains)
+    assert kept(in_order) == 1.0
+    ideal = 0.8 + 0.2 / np.log2(3)
+    assert rest(in_order) == pytest.approx((0.2 + 0.8 / np.log2(3)) / ideal)
+    one_of_two = scores([[0.4, 0.1, 0.05, 0.3, 0.15]], [0], gains=gains)
+    assert kept(one_of_two) == 0.5
+    assert rest(one_of_two) == pytest.approx((0.8 + 0.2 / 2) / ideal)
+    tied = scores([[0.2] * 5], [0], gains=gains)
+    assert kept(tied) == pytest.approx(2 / 5)

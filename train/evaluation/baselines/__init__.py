@@ -13,6 +13,7 @@ from train.evaluation.baselines.sequence import (
     SASRecSampledBaseline,
 )
 from train.evaluation.baselines.tabular import GradientBoosting, Logistic
+from train.evaluation.baselines.word_overlap import WordOverlap
 
 __all__ = [
     "BASELINES",
@@ -36,6 +37,7 @@ BASELINES: dict[str, type[Baseline]] = {
         SASRecBaseline,
         SASRecSampledBaseline,
         GRU4RecBaseline,
+        WordOverlap,
     )
 }
 

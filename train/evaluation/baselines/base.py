@@ -91,7 +91,7 @@ class ItemScorer(Baseline):
                 np.array([scores.mean() for scores in part]).reshape(-1, 1)
                 for part in (known, wanted)
             )
-            rows = list(classify(known_BF, fit_on, wanted_BF, len(task.labels)))
+            rows = list(classify(known_BF, fit_on, wanted_BF, most_choices(task, questions)))
         return answered(task, questions.test, probabilities=rows)
 
     def _places(self, task: Task, asked: Sequence[Asked]) -> list[Place]:
@@ -176,6 +176,12 @@ def prior_of(asked: Sequence[Asked], n_classes: int) -> Floats:
     counts = np.bincount(np.array(labels, np.int64), minlength=n_classes)[:n_classes] + 1.0
     prior: Floats = counts / counts.sum()
     return prior
+
+
+def most_choices(task: Task, questions: Questions) -> int:
+    """Classes of a label task; fewer than its labels where a corpus has fewer, such as actions."""
+    asked = (*questions.train, *questions.validation, *questions.test)
+    return max((one.question.n_choices for one in asked), default=len(task.labels))
 
 
 def classify(known_BF: Floats, asked: Sequence[Asked], wanted_BF: Floats, n: int) -> Floats:

@@ -18,7 +18,14 @@ from sklearn.preprocessing import StandardScaler
 
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
-from train.evaluation.baselines.base import Baseline, Questions, prior_of, softmax, spread
+from train.evaluation.baselines.base import (
+    Baseline,
+    Questions,
+    most_choices,
+    prior_of,
+    softmax,
+    spread,
+)
 from train.evaluation.baselines.features import Features
 from train.evaluation.questions import Asked, answered
 from train.evaluation.scores import Floats, Ints, TargetScores
@@ -51,7 +58,7 @@ class Tabular(Baseline):
         if task.kind == "choice":
             rows: Sequence[Floats] = self._choose(known, train, wanted)
         else:
-            rows = list(self._classify(known, train, wanted, len(task.labels)))
+            rows = list(self._classify(known, train, wanted, most_choices(task, questions)))
         return answered(task, questions.test, probabilities=rows)
 
     def _classify(

@@ -36,13 +36,13 @@ class Shots(Curve):
 
 
 class Context(Curve):
-    """The same targets behind as much history as so many tokens hold; the oldest events go first.
+    """The same targets in prompts of so many tokens; the oldest events are dropped first.
 
     Source: 360Brew (arXiv 2501.16450), section 2.5.
     """
 
     name = "context"
-    x_label = "tokens of the trunk"
+    x_label = "tokens of the prompt"
     scale: ClassVar[Literal["linear", "log", "names"]] = "log"
     same_targets = True
 
@@ -51,9 +51,15 @@ class Context(Curve):
         return tuple(1024 << step for step in range(6))
 
     def reshaped(self, ground: Ground, x: float, tree: Tree) -> Tree:
-        """As many of the newest events as fit."""
-        return ground.with_history(tree, _ALL_EVENTS, int(x))
+        """As many of the newest events as leave room for the longest branch."""
+        return ground.with_history(tree, _ALL_EVENTS, int(x) - _longest_branch(tree))
 
     def reached(self, ground: Ground, x: float, tree: Tree) -> bool:
         """Whether the whole history has so many tokens."""
-        return len(ground.with_history(tree, _ALL_EVENTS).trunk) >= x
+        whole = ground.with_history(tree, _ALL_EVENTS)
+        return len(whole.trunk) + _longest_branch(tree) >= x
+
+
+def _longest_branch(tree: Tree) -> int:
+    """Tokens of the longest branch with the last one of its answer."""
+    return max(len(branch.tokens) for branch in tree.branches) + 1

@@ -60,6 +60,50 @@ def ndcg(k: int | None) -> PerTarget:
     return per_target
 
 
+def note_kept(scores: TargetScores) -> Floats:
+    """Share of the first m places that hold one of the m candidates which a note asks for.
+
+    A gain of 1 or more marks those. Tied candidates share their places.
+    """
+
+    def of_list(p_K: Floats, gain_K: Floats) -> float:
+        named_K = gain_K >= 1.0
+        m = int(named_K.sum())
+        inside = np.arange(len(p_K)) < m
+        kept = float(_mean_of_tied(p_K, named_K.astype(np.float64)) @ inside)
+        return kept / m if m else float("nan")
+
+    return _of_lists(scores, of_list)
+
+
+def note_rest_ndcg(scores: TargetScores) -> Floats:
+    """NDCG, by taste, of the candidates that a note does not ask for, in the order they are given.
+
+    The fractional part of a gain is taste; see `note_kept`.
+    """
+
+    def of_list(p_K: Floats, gain_K: Floats) -> float:
+        rest_K = gain_K < 1.0
+        return _list_ndcg(p_K[rest_K], gain_K[rest_K], lambda rank: 1.0 / np.log2(rank + 1.0))
+
+    return _of_lists(scores, of_list)
+
+
+def _of_lists(scores: TargetScores, of_list: Callable[[Floats, Floats], float]) -> Floats:
+    """A number of each ranked list, from its candidates' probabilities and gains."""
+    rows = zip(scores.probabilities_NK, scores.gains_NK, strict=True)
+    real = ((p_K[~np.isnan(gain_K)], gain_K[~np.isnan(gain_K)]) for p_K, gain_K in rows)
+    return np.array([of_list(p_K, gain_K) for p_K, gain_K in real])
+
+
+def _mean_of_tied(p_K: Floats, gain_K: Floats) -> Floats:
+    """Gains in the order of falling probability; tied candidates have the mean of theirs."""
+    _, level, size = np.unique(-p_K, return_inverse=True, return_counts=True)
+    mean_gain = np.bincount(level, weights=gain_K, minlength=len(size)) / size
+    ordered: Floats = mean_gain[np.sort(level)]
+    return ordered
+
+
 def _mean_over_ties(better_N: Ints, tied_N: Ints, of_rank: Callable[[Floats], Floats]) -> Floats:
     """Mean of of_rank(r) over the ranks better+1 .. better+1+tied that the answer may have."""
     last = int((better_N + tied_N).max(initial=0)) + 1
@@ -75,6 +119,4 @@ def _list_ndcg(p_K: Floats, gain_K: Floats, discount: Callable[[Floats], Floats]
     ideal = float(np.sort(gain)[::-1] @ discount_K)
     if ideal <= 0.0:
         return float("nan")
-    _, level, size = np.unique(-p, return_inverse=True, return_counts=True)
-    mean_gain = np.bincount(level, weights=gain) / size
-    return float(mean_gain[np.sort(level)] @ discount_K) / ideal
+    return float(_mean_of_tied(p, gain) @ discount_K) / ideal

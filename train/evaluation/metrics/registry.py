@@ -32,6 +32,8 @@ METRICS: dict[str, Metric] = {
         Metric("spearman", True, values.spearman),
         Metric("mrr", True, mean_of(ranking.reciprocal_rank)),
         Metric("ndcg", True, mean_of(ranking.ndcg(None))),
+        Metric("note_kept", True, mean_of(ranking.note_kept)),
+        Metric("note_rest_ndcg", True, mean_of(ranking.note_rest_ndcg)),
         *(Metric(f"hr@{k}", True, mean_of(ranking.hit_rate(k))) for k in _DEPTHS),
         *(Metric(f"ndcg@{k}", True, mean_of(ranking.ndcg(k))) for k in _DEPTHS),
         *(Metric(f"recall@{k}", True, mean_of(sets.recall(k))) for k in _DEPTHS),
@@ -77,6 +79,8 @@ def secondary_metrics(kind: str, headline: str, labels: int, gains: bool) -> tup
         names = ["hr@1", "hr@10", "hr@50", "ndcg@10", "mrr"]
     elif plain.startswith(("set_f1", "jaccard")):
         names = ["set_f1", "jaccard"]
+    elif plain == "note_kept":
+        names = ["note_rest_ndcg", "ndcg", "accuracy", "logloss", "ece"]
     elif kind == "choice":
         names = ["accuracy", "mrr", "logloss", "ece", *(["ndcg"] if gains else [])]
     elif labels == 2:

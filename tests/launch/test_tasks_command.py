@@ -1,0 +1,55 @@
+"""`brewhouse tasks list` and `show`: what applies, why not, and how it is asked."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from data_pipeline.store import TokenStore
+from data_pipeline.tasks import all_tasks, applicable
+from launch.cli import app
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_whole_catalogue_is_listed_with_all_its_phrasings() -> None:
+    listed = json.loads(run("tasks", "list", "--json"))["tasks"]
+    assert {row["name"] for row in listed} == set(all_tasks())
+    for row in listed:
+        task = all_tasks()[row["name"]]
+        assert row["phrasings"] == {
+            "train": list(task.instructions),
+            "held_out": list(task.held_out_instructions),
+        }
+        assert (row["family"], row["tier"], row["metric"]) == (task.family, task.tier, task.metric)
+        assert "corpora" not in row
+
+
+def test_several_corpora_are_told_apart(tiny_store: TokenStore, rich_store: TokenStore) -> None:
+    words = ("--store", tiny_store.folder, "--corpus", rich_store.folder)
+    found = json.loads(run("tasks", "list", *words, "--json"))
+    assert sorted(found["corpora"]) == ["tiny", "tiny-rich"]
+    for row in found["tasks"]:
+        for name, store in (("tiny", tiny_store), ("tiny-rich", rich_store)):
+            reason = applicable(all_tasks()[row["name"]], store)
+            assert (name in row["corpora"]) == (reason is None)
+            assert row["not_applicable"].get(name) == reason
+    click = next(row for row in found["tasks"] if row["name"] == "click")
+    assert click["corpora"] == ["tiny-rich"]
+
+
+def test_a_person_reads_why_a_task_does_not_apply(tiny_store: TokenStore) -> None:
+    text = " ".join(run("tasks", "list", "--store", tiny_store.folder).split())
+    assert "evaluation only" in text
+    assert "no: all its events are" in text
+
+
+@pytest.mark.parametrize("name", ["sequence_completion", "probe_gender", "like"])
+def test_tasks_for_evaluation_only_are_shown_too(tiny_store: TokenStore, name: str) -> None:
+    words = ("tasks", "show", name, "--store", tiny_store.folder, "--index", 1, "--json")
+    tree = json.loads(run(*words))["tree"]
+    assert {branch["task"] for branch in tree["branches"]} == {name}
