@@ -35,6 +35,10 @@ def percent(share: float) -> str:
 
 def check_time(corpus: Corpus) -> AuditCheck:
     """Are the times times? Equal ones carry no order, 1970 is a wrong unit."""
+    if not corpus.card.has_times:
+        message = "It is not known when events happened: they are split by user, and nothing that "
+        message += "depends on time or order can be asked."
+        return AuditCheck(name="time", level="ok", message=message, measured={})
     time_E = corpus.time_E
     first, last = int(time_E.min()), int(time_E.max())
     _, counts = np.unique(time_E, return_counts=True)
@@ -79,7 +83,7 @@ def check_duplicates(corpus: Corpus) -> AuditCheck:
 def check_dropped(corpus: Corpus) -> AuditCheck:
     """How many events referred to nothing known."""
     dropped = corpus.card.counts.get("dropped_unknown_ids", 0)
-    share = dropped / (dropped + len(corpus.events))
+    share = dropped / (dropped + corpus.card.counts["events"])
     level: Level = "warning" if share > 0.05 else "ok"
     message = f"{dropped:,} events ({percent(share)}) of unknown items or users were left out."
     if level == "warning":
@@ -95,7 +99,7 @@ def check_short_histories(corpus: Corpus) -> AuditCheck:
     active = int((counts_U > 0).sum())
     one = int((counts_U == 1).sum())
     none = int((counts_U == 0).sum())
-    share = one / active
+    share = one / max(1, active)
     level: Level = "warning" if share > 0.5 else "ok"
     message = f"{one:,} of {active:,} users ({percent(share)}) have one event; {none:,} have none."
     if level == "warning":
@@ -177,9 +181,26 @@ def check_missing(table: pa.Table, fields: list[str], name: str) -> AuditCheck:
     return AuditCheck(name=name, level="warning", message=message, measured=shares)
 
 
+def check_event_fields(corpus: Corpus) -> AuditCheck:
+    """Fields of events are known for some kinds of events only, but not for none at all."""
+    shares = {}
+    for field in corpus.card.event_fields:
+        missing = sum(
+            batch.column(0).null_count for batch in corpus.batches("events", [field.name])
+        )
+        shares[field.name] = missing / len(corpus.time_E)
+    unknown = [name for name, share in shares.items() if share == 1]
+    if unknown:
+        message = f"Never known: {', '.join(unknown)}. Leave them out."
+        return AuditCheck(name="event_fields", level="warning", message=message, measured=shares)
+    known = ", ".join(f"{name} {percent(1 - share)}" for name, share in shares.items())
+    message = f"Known for events: {known}." if shares else "Events have no fields."
+    return AuditCheck(name="event_fields", level="ok", message=message, measured=shares)
+
+
 def check_values(corpus: Corpus) -> AuditCheck:
     """Values of events: a constant says nothing, and partial ones bias every mean."""
-    column = corpus.events["value"]
+    column = corpus.column("events", "value")
     missing = column.null_count / len(column)
     distinct = len(corpus.card.values)
     measured = {"missing_share": missing, "distinct": distinct}
@@ -196,6 +217,9 @@ def check_values(corpus: Corpus) -> AuditCheck:
 
 def check_requests(corpus: Corpus) -> AuditCheck:
     """Events of one user at one moment: their order is unknown, they are one request."""
+    if not corpus.card.has_times:
+        message = "Without times only events with the same request_id belong together."
+        return AuditCheck(name="requests", level="ok", message=message, measured={})
     user_E, time_E = corpus.event_user_E, corpus.time_E
     starts_E = np.ones(len(time_E), dtype=bool)
     starts_E[1:] = (user_E[1:] != user_E[:-1]) | (time_E[1:] != time_E[:-1])
@@ -218,6 +242,8 @@ def check_requests(corpus: Corpus) -> AuditCheck:
 
 def check_order(corpus: Corpus) -> AuditCheck:
     """Are sequences sorted by item id? Then a file's order was taken for time."""
+    if not corpus.card.has_times:
+        return _check_given_order(corpus)
     rank_E = _id_ranks(corpus.items["item_id"])[corpus.event_item_E].astype(np.int64)
     same_user = corpus.event_user_E[1:] == corpus.event_user_E[:-1]
     step = np.diff(rank_E)
@@ -250,6 +276,27 @@ def check_order(corpus: Corpus) -> AuditCheck:
     return AuditCheck(name="order", level=level, message=message, measured=measured)
 
 
+def _check_given_order(corpus: Corpus) -> AuditCheck:
+    """Without times events keep the order they were given in: does that give their values away?"""
+    values_E = corpus.column("events", "value").to_numpy()
+    same_user = corpus.event_user_E[1:] == corpus.event_user_E[:-1]
+    step = np.diff(values_E)
+    user_of_step = corpus.event_user_E[1:]
+    n_users = len(corpus.users)
+    up_U = np.bincount(user_of_step[same_user & (step > 0)], minlength=n_users)
+    down_U = np.bincount(user_of_step[same_user & (step < 0)], minlength=n_users)
+    telling_U = up_U + down_U >= 2
+    sorted_U = (up_U == 0) | (down_U == 0)
+    share = float(sorted_U[telling_U].mean()) if telling_U.any() else 0.0
+    measured = {"sorted_by_value_share": share}
+    if share > 0.5:
+        message = f"{percent(share)} of users have their events sorted by value: where an event "
+        message += "stands tells its value. Shuffle them before they are written."
+        return AuditCheck(name="order", level="warning", message=message, measured=measured)
+    message = "Order is not known, and that in which events were given says nothing of values."
+    return AuditCheck(name="order", level="ok", message=message, measured=measured)
+
+
 def _id_ranks(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Position of each item when sorted by id, as numbers where all ids are numbers."""
     if pc.all(pc.match_substring_regex(ids, r"^\d{1,18}$")).as_py():
@@ -264,6 +311,8 @@ def check_leakage(corpus: Corpus, split: Split) -> AuditCheck:
     """Is everything learned from older than everything asked about?"""
     time_E = corpus.time_E
     train_E, test_E = split.phase_E == Phase.TRAIN, split.phase_E == Phase.TEST
+    if split.card["method"] == "by_user":
+        return _check_leakage_by_user(corpus, split)
     if not test_E.any():
         message = "There is no TEST event, so nothing can leak into one."
         return AuditCheck(name="leakage", level="ok", message=message, measured={})
@@ -281,14 +330,34 @@ def check_leakage(corpus: Corpus, split: Split) -> AuditCheck:
     return AuditCheck(name="leakage", level="error", message=message, measured=measured)
 
 
+def _check_leakage_by_user(corpus: Corpus, split: Split) -> AuditCheck:
+    cut = np.diff(split.phase_E) != 0
+    same_user = corpus.event_user_E[1:] == corpus.event_user_E[:-1]
+    users = len(np.unique(corpus.event_user_E[1:][cut & same_user]))
+    measured = {"users_in_two_phases": users}
+    if users:
+        message = (
+            f"{users:,} users stand in two phases: the split is broken, do not evaluate on it."
+        )
+        return AuditCheck(name="leakage", level="error", message=message, measured=measured)
+    message = "Every user is in one phase."
+    if corpus.card.has_times:
+        message += " Events of other users may be newer than what is asked about: global_time is "
+        message += "closer to what a product meets."
+    return AuditCheck(name="leakage", level="ok", message=message, measured=measured)
+
+
 def check_empty_histories(corpus: Corpus, split: Split) -> AuditCheck:
     """How many test targets have nothing behind them?"""
     test_E = split.phase_E == Phase.TEST
     if not test_E.any():
         message = "There is no TEST event."
         return AuditCheck(name="empty_histories", level="ok", message=message, measured={})
-    first_time_E = corpus.time_E[corpus.user_offsets_U1[:-1][corpus.event_user_E]]
-    empty = float((corpus.time_E[test_E] == first_time_E[test_E]).mean())
+    first_E = corpus.user_offsets_U1[:-1][corpus.event_user_E]
+    is_first_E = corpus.time_E == corpus.time_E[first_E]
+    if not corpus.card.has_times:
+        is_first_E = np.arange(len(first_E)) == first_E
+    empty = float(is_first_E[test_E].mean())
     level: Level = "error" if empty == 1 else "warning" if empty > 0.5 else "ok"
     message = f"{percent(empty)} of TEST events have no older event of their user."
     if level != "ok":

@@ -345,7 +345,7 @@ class TokenStore:
         if self.card.has_times:
             age = np.searchsorted(AGE_BOUNDS, moment.time - self.event_time_E[rows], side="right")
         item = self.event_item_E[rows]
-        action = self.event_action_E[rows]
+        action = self.event_action_E[rows].astype(np.int64)  # pieces outnumber int16
         first = self.card.first_piece
         pieces_S = np.empty(3 * len(item), np.int64)
         pieces_S[0::3] = age + first["age"]

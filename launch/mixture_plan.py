@@ -90,7 +90,8 @@ def print_plan(plan: Plan, mixture: Mixture) -> None:
         )
     users = content["users_per_step"]
     say(
-        f"{plan.trees:,} trees in {plan.steps:,} steps, {content['targets']:,} targets, {content['tokens']:,} tokens. "
+        f"{plan.trees:,} trees in {plan.steps:,} steps, {content['targets']:,} targets, "
+        f"{content['tokens']:,} tokens. "
         f"A tree has {content['tokens_per_tree']:,.0f} tokens, "
         f"{content['targets_per_tree'] - content['history_targets_per_tree']:.1f} targets and "
         f"{content['history_targets_per_tree']:.1f} supervised past actions on average; one prompt "

@@ -121,7 +121,7 @@ def compile_corpus(
     tokenizer: str,
     out_dir: Path,
     *,
-    split_method: str = "global_time",
+    split_method: str = "auto",
     overwrite: bool = False,
 ) -> TokenStore:
     """Open a corpus and compile it."""

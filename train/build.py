@@ -261,7 +261,8 @@ def _evaluator(
 
     def evaluate(step: int) -> None:
         model: nn.Module = engine.module
-        tracker.log(evaluation_line(step, validation.run(model), names))
+        tally = validation.run(model)
+        tracker.log(evaluation_line(step, tally, names, mixture.corpus_names))
         tracker.show_examples(step, validation.examples(model, names, decode))
 
     return evaluate

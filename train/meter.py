@@ -88,14 +88,16 @@ class Meter:
         return line
 
 
-def evaluation_line(step: int, tally: Tally, names: tuple[str, ...]) -> Line:
+def evaluation_line(
+    step: int, tally: Tally, names: tuple[str, ...], corpora: tuple[str, ...] = ("",)
+) -> Line:
     """The line of metrics.jsonl for an evaluation after a step."""
-    return {
-        "step": step,
-        "evaluation": {
-            "loss": tally.loss,
-            "label_mass": tally.label_mass,
-            "targets": int(tally.total("targets")),
-            "tasks": tally.per_task(names),
-        },
+    evaluation: Line = {
+        "loss": tally.loss,
+        "label_mass": tally.label_mass,
+        "targets": int(tally.total("targets")),
+        "tasks": tally.per_task(names),
     }
+    if len(corpora) > 1:
+        evaluation["corpora"] = tally.per_corpus(corpora, names)
+    return {"step": step, "evaluation": evaluation}

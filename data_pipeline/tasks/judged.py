@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.draws import Draws
 from data_pipeline.splits import Phase
-from data_pipeline.store_tables import Judgements, Tags
+from data_pipeline.store_tables import Judgements, Queries, Tags
 
 Rows = NDArray[np.int64]
 
@@ -88,10 +88,18 @@ class Tagged:
 
     A pair that several people said belongs to the earliest of their phases, so that no pair that
     was learned is asked about. What was said by nobody in particular is no part of this.
+
+    Some corpora take their queries from tags. A tag that is also a query whose judgements are kept
+    from training says the same as these do, so it counts as one that training has not seen.
     """
 
-    def __init__(self, tags: Tags) -> None:
+    def __init__(self, tags: Tags, queries: Queries | None) -> None:
         self.table = tags
+        kept_back: set[str] = set()
+        if queries is not None:
+            rows = np.flatnonzero(queries.phase_Q != Phase.TRAIN).tolist()
+            kept_back = {queries.texts[row].casefold() for row in rows}
+        held_G = np.array([text.casefold() in kept_back for text in tags.texts], bool)
         said_A = np.flatnonzero(tags.user_A >= 0)
         key_A = tags.item_A[said_A].astype(np.int64) * max(1, tags.n_tags) + tags.tag_A[said_A]
         # By pair, then by phase: the first of each pair is its earliest.
@@ -99,6 +107,7 @@ class Tagged:
         _, first = np.unique(key_A[order], return_index=True)
         self._pair_rows = said_A[order[first]]
         train = tags.phase_A[self._pair_rows] == Phase.TRAIN
+        train &= ~held_G[tags.tag_A[self._pair_rows]]
         self._count_G = np.bincount(tags.tag_A[self._pair_rows[train]], minlength=tags.n_tags)
 
     @cached_property

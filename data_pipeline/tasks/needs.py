@@ -27,7 +27,11 @@ def missing(needs: Iterable[str], store: TokenStore) -> str | None:
         times           when events happened
         impressions     events that are clicked and events that are skipped
         actions         several actions, and not those of impressions alone
-        judgements.*, searches, tags, links...      as `needs_tables` says
+        judgements.*    judged queries; `.several` grades; `.graded` on a scale; else a label
+        searches.clicked    results of searches that were clicked, and others that were skipped
+        tags.said       tags that somebody gave; `.relevance`: weights from 0 to 1
+        links.RELATION  pairs of items of this relation
+        categories.trained  an item category that can be asked about; `.held`: one kept back
 
     Raises:
         ValueError: a need is none of these.

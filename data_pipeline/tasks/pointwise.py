@@ -181,6 +181,7 @@ class WillWatch(_Pointwise):
     metric = "sampled_auc"
     baselines = ("majority", "popularity", "item_knn", "sasrec")
     next_only = True
+    needs = frozenset({"times"})
     instructions = (
         "Will the user choose this {item} next?",
         "Is the candidate the next {item} of this user?",

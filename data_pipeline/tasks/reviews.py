@@ -26,7 +26,7 @@ class ReviewChoice(Task):
     kind: ClassVar[Kind] = "choice"
     labels = LETTERS[:OPTIONS]
     metric = "sampled_accuracy"
-    baselines = ("majority",)
+    baselines = ("majority", "word_overlap")
     needs = frozenset({"event.review"})
     constants = (CANDIDATE,)
     instructions = (

@@ -236,6 +236,7 @@ class QuerySuggestion(_FindRelevant):
 
     name = "query_suggestion"
     code = "T35"
+    baselines = ("majority", "word_overlap")
     constants = (CANDIDATE,)
     instructions = (
         "Which query is this {item} a good answer to?",

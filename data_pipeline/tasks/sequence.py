@@ -23,6 +23,7 @@ class NextItemChoice(Task):
     metric = "sampled_accuracy"
     baselines = ("popularity", "item_knn", "sasrec")
     next_only = True
+    needs = frozenset({"times"})
     instructions = (
         "Which {item} does the user choose next?",
         "Pick the user's next {item}.",
@@ -58,6 +59,7 @@ class NextItemTitle(Task):
     metric = "ndcg@10"
     baselines = ("popularity", "item_knn", "sasrec")
     next_only = True
+    needs = frozenset({"times"})
     instructions = (
         "Which {item} comes next? Give its title.",
         "Write the title of the user's next {item}.",
@@ -84,7 +86,7 @@ class NextGenre(Task):
     metric = "accuracy"
     baselines = ("popularity",)
     next_only = True
-    needs = frozenset({"item.genres"})
+    needs = frozenset({"item.genres", "times"})
     instructions = (
         "Which genre is the user's next {item}?",
         "What kind of {item} comes next?",
@@ -110,7 +112,7 @@ class NextDecade(Task):
     metric = "accuracy"
     baselines = ("popularity",)
     next_only = True
-    needs = frozenset({"item.year"})
+    needs = frozenset({"item.year", "times"})
     instructions = (
         "From which decade is the user's next {item}?",
         "How old is the {item} that comes next?",
@@ -168,7 +170,7 @@ class FavouriteTitle(Task):
     labels = ()
     metric = "hr@10"
     baselines = ("popularity", "item_knn", "sasrec")
-    needs = frozenset({"values"})
+    needs = frozenset({"values", "times"})
     instructions = (
         "Which {item} will the user give the top rating next?",
         "Name the next {item} that gets full marks from the user.",

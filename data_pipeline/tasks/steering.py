@@ -81,8 +81,9 @@ class SlateWithNote(Task):
             note.holds(view, item) + scale * (view.value(row) - values[0])
             for item, row in zip(items, rows, strict=True)
         ]
+        best = [place for place, gain in enumerate(gains) if gain == max(gains)]
         return Question(
-            label=int(np.argmax(gains)),
+            label=best[view.draws.below(len(best))],
             pieces=(
                 view.constant(note.text(view)),
                 *view.lettered([view.line(item) for item in items]),

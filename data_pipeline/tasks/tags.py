@@ -31,7 +31,7 @@ class TagSuggestion(Task):
     history: ClassVar[History] = "item"
     labels = LETTERS[:OPTIONS]
     metric = "sampled_mrr"
-    baselines = ("popularity",)
+    baselines = ("popularity", "word_overlap")
     needs = frozenset({"tags.said"})
     constants = (CANDIDATE,)
     instructions = (

@@ -29,7 +29,7 @@ class FutureGenre(Task):
     metric = "accuracy"
     baselines = ("popularity",)
     next_only = True
-    needs = frozenset({"item.genres"})
+    needs = frozenset({"item.genres", "times"})
     instructions = (
         "Which genre will stand out in the user's next month?",
         "What will this user see more of than others do?",

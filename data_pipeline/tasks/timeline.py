@@ -32,6 +32,7 @@ class SequenceCompletion(Task):
     metric = "sampled_accuracy"
     baselines = ("popularity", "item_knn")
     next_only = True
+    needs = frozenset({"times"})
     constants = ("Before:", "Missing: one", "After:")
     instructions = (
         "One {item} is missing from the sequence. Which?",

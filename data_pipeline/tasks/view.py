@@ -128,7 +128,7 @@ class Shelf:
     def tagged(self) -> Tagged:
         """What people called items, arranged to draw from; only for stores that have tags."""
         assert self.store.tags is not None, "a task about tags needs them"
-        return Tagged(self.store.tags)
+        return Tagged(self.store.tags, self.store.queries)
 
     def reviewed_alike(self, action: int, phase: Phase) -> NDArray[np.int64]:
         """Return the events of a phase, coded action and value about which something is written.

@@ -26,7 +26,7 @@ from modeling.shape import ModelShape
 from train.consumed import plan_minus_consumed
 from train.distributed import DistributedContext
 from train.errors import CheckpointError
-from train.evaluation.baselines.sequence import GRU4RecBaseline, SASRecBaseline
+from train.evaluation.baselines.sequence import THOROUGH, GRU4RecBaseline, SASRecBaseline
 from train.evaluation.config import EvaluationConfig
 from train.evaluation.exam import phase_trees
 from train.evaluation.predictions import predict
@@ -46,7 +46,8 @@ SHAPE = ModelShape(
 TARGETS = 200
 FEWEST_EVENTS = 5
 STUDENTS: Mapping[str, Mapping[str, Any]] = {
-    baseline.name: baseline.candidates[0] for baseline in (SASRecBaseline, GRU4RecBaseline)
+    baseline.name: {**THOROUGH, **baseline.candidates[0]}
+    for baseline in (SASRecBaseline, GRU4RecBaseline)
 }
 
 

@@ -177,8 +177,8 @@ def _card_dict(card: Any) -> dict[str, Any]:
 def audit_command(
     corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
     split_method: Annotated[
-        str, typer.Option("--split", help="global_time, or leave_last.")
-    ] = "global_time",
+        str, typer.Option("--split", help="auto, global_time, leave_last or by_user.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Check a corpus and its split: counts, spans, duplicates, leakage.
@@ -224,8 +224,8 @@ def build_command(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the token store to.")],
     split_method: Annotated[
-        str, typer.Option("--split", help="global_time, or leave_last.")
-    ] = "global_time",
+        str, typer.Option("--split", help="auto, global_time, leave_last or by_user.")
+    ] = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -112,3 +112,28 @@ def test_sliding_windows_cover_a_history_and_latest_only_its_end(tiny_store: Tok
     ends = [np.arange(max(f, s - 4), s) for f, s in zip(first, stops, strict=True)]
     assert set(np.flatnonzero(covered["latest"])) <= set(np.concatenate(ends).tolist())
     assert covered["latest"].sum() < covered["sliding"].sum() / 4
+
+
+def test_with_every_limit_a_tree_depends_on_seed_and_index_alone(
+    tiny_store: TokenStore, small_store: TokenStore
+) -> None:
+    config = MixtureConfig(
+        targets_per_tree=4,
+        caps=Caps(per_user=9, per_corpus=300),
+        curriculum=(Stage(until_tree=50, history_events=2, max_trunk_tokens=90),),
+        styles=("plain", "labelled"),
+    )
+    stores = [tiny_store, small_store]
+    for history in ("sliding", "latest"):
+        varied = replace(config, history=history)
+        forwards, again = (Mixture(stores, varied, seed=4) for _ in range(2))
+        for index in (*range(60, 40, -1), 4095, 4096, 10**9):
+            again[index]
+        for index in (*range(40, 60), 4095, 4096, 10**9):
+            one, other = forwards[index], again[index]
+            assert (one.corpus, one.moment) == (other.corpus, other.moment)
+            assert np.array_equal(one.trunk, other.trunk)
+            assert [b.tokens.tolist() for b in one.branches] == [
+                b.tokens.tolist() for b in other.branches
+            ]
+    assert {forwards[index].corpus for index in range(40)} == {0, 1}

@@ -16,6 +16,7 @@ from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
+from data_pipeline.store_tables import Names, Queries
 from data_pipeline.tasks import View, all_tasks, applicable
 from data_pipeline.tasks.base import own_subjects
 from data_pipeline.tasks.judged import Tagged
@@ -74,7 +75,7 @@ def test_a_suggested_tag_was_given_and_the_others_were_not(shelf: Shelf) -> None
 def test_a_pair_belongs_to_the_phase_in_which_it_was_first_said(shelf: Shelf) -> None:
     tags = shelf.store.tags
     assert tags is not None
-    tagged = Tagged(tags)
+    tagged = Tagged(tags, None)
     rows = np.concatenate([tagged.rows(phase) for phase in Phase])
     pairs = list(zip(tags.item_A[rows].tolist(), tags.tag_A[rows].tolist(), strict=True))
     assert len(pairs) == len(set(pairs))
@@ -82,6 +83,24 @@ def test_a_pair_belongs_to_the_phase_in_which_it_was_first_said(shelf: Shelf) ->
     for row, (item, tag) in zip(rows.tolist(), pairs, strict=True):
         same = [r for r in tags.of(item) if tags.tag_A[r] == tag and tags.user_A[r] >= 0]
         assert tags.phase_A[row] == min(tags.phase_A[same])
+
+
+def test_a_tag_that_is_a_query_kept_from_training_is_not_trained_on(shelf: Shelf) -> None:
+    """Its taggings say the same as the judgements that evaluation asks about."""
+    tags = shelf.store.tags
+    assert tags is not None
+    everything = Tagged(tags, None)
+    before = everything.rows(Phase.TRAIN)
+    word = int(tags.tag_A[before[0]])
+    for phase, kept in ((Phase.TRAIN, True), (Phase.TEST, False)):
+        texts = Names([tags.texts[word].upper()])
+        made = Queries(ids=Names(["q"]), texts=texts, phase_Q=np.array([phase], np.int8))
+        tagged = Tagged(tags, made)
+        found = tagged.rows(Phase.TRAIN)
+        assert (word in tags.tag_A[found]) == kept
+        assert set(tags.tag_A[before]) - {word} == set(tags.tag_A[found]) - {word}
+        drawn = tagged.drawn(Draws(0, 0), frozenset(), everything.table.n_tags)
+        assert (word in drawn) == kept
 
 
 def test_a_relevant_tag_weighs_much_and_an_irrelevant_one_little(shelf: Shelf) -> None:

@@ -244,7 +244,8 @@ def test_findings_of_level_error_end_with_1(
 def test_an_unknown_split_names_the_right_ones(run: Run, tiny_corpus: Corpus) -> None:
     code, _, err = run("data", "audit", tiny_corpus.folder, "--split", "random")
     assert code == 2
-    assert "global_time or leave_last" in err
+    shown = " ".join(err.replace("│", " ").split())
+    assert "choose auto or global_time or leave_last or by_user" in shown
 
 
 def test_show_is_what_the_model_sees(run: Run, tiny_store: TokenStore) -> None:

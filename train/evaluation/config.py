@@ -34,7 +34,8 @@ class EvaluationConfig:
     with_untrained: bool = True
     """Whether the untrained backbone is scored on the same targets."""
     baseline_trials: int = 3
-    """Settings that each sequence baseline tries on validation; 1 takes its first ones untried."""
+    """Settings that each sequence baseline tries on validation. 1 takes its first ones untried, and
+    little patience: quick, but no opponent to boast of beating."""
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     """How intervals are drawn."""
 

@@ -26,7 +26,7 @@ class TargetScores:
     """
 
     groups_N: Ints
-    """what the bootstrap resamples: the user's row, or -1 - item for a question without a user"""
+    """what the bootstrap resamples: the user's row; without a user -1 - the query's or item's"""
     subjects_N: Ints
     """the event row or item row that the target is about"""
     labels_N: Ints

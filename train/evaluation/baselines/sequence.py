@@ -24,6 +24,10 @@ from train.students import FittedStudent, StudentConfig
 
 log = logging.getLogger(__name__)
 
+THOROUGH: Mapping[str, Any] = {"epochs": 60, "patience": 8}
+"""Schedule of a fit that counts. Validation NDCG@10 of small data is noisy: with the quick default,
+a fit may end on the first plateau that it meets."""
+
 
 class SequenceBaseline(ItemScorer):
     """A student's logit of every item as the next one.
@@ -43,7 +47,8 @@ class SequenceBaseline(ItemScorer):
         """Choose the settings on validation and fit, with early stopping on validation."""
         data = SequenceData.from_store(self.store)
         tried = self.candidates[: self.trials]
-        configs = [StudentConfig(seed=self.seed, **settings) for settings in tried]
+        schedule = THOROUGH if self.trials > 1 else {}
+        configs = [StudentConfig(seed=self.seed, **schedule, **settings) for settings in tried]
         self._student, trials = tune_student(data, configs)
         chosen = self._student.config
         best = [

@@ -1,4 +1,4 @@
-"""Words that a query and an item's record share: what a search engine without learning would say.
+"""Words that two texts of a question share: what a search engine without learning would say.
 
 Shapes: B questions, K candidates, F features.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,6 +24,9 @@ _MOST_RECORDS = 50_000
 
 class WordOverlap(Baseline):
     """Okapi BM25 between a query and item records as prompts show them.
+
+    Where the options are no items but texts, such as queries, each of them is the query and what
+    stands before the options is the record.
 
     The parameters are the usual k1 = 1.2 and b = 0.75 (Robertson and Zaragoza 2009); a
     regression on validation questions turns scores into probabilities.
@@ -53,16 +57,21 @@ class WordOverlap(Baseline):
     def _of(self, task: Task, one: Asked) -> Floats:
         """The score of every candidate, [K]."""
         question, queries = one.question, self.store.queries
-        if question.query is None or not question.candidates or queries is None:
+        if question.query is not None and question.candidates and queries is not None:
+            query = set(_words_of(queries.texts[question.query]))
+            return np.array([self._score(query, self._record(i)) for i in question.candidates])
+        if question.candidates or task.kind != "choice":
             raise ValueError(
-                f"baseline {self.name!r} compares a query with items, but task {task.name!r} asks "
-                "about no such thing: take it out of the task's `baselines`"
+                f"baseline {self.name!r} compares texts, but task {task.name!r} asks about items "
+                "without a query: take it out of the task's `baselines`"
             )
-        query = set(_words_of(queries.texts[question.query]))
-        return np.array([self._score(query, item) for item in question.candidates])
+        options = question.pieces[-2 * question.n_choices :]
+        record = Counter(self._words_of_pieces(question.pieces[: -len(options)]))
+        return np.array(
+            [self._score(set(self._words_of_pieces([piece])), record) for piece in options[1::2]]
+        )
 
-    def _score(self, query: set[str], item: int) -> float:
-        words = self._record(item)
+    def _score(self, query: set[str], words: Counter[str]) -> float:
         norm = 1 - _LENGTH + _LENGTH * words.total() / max(1.0, self._mean_length)
         score = 0.0
         for word in query & words.keys():
@@ -74,9 +83,12 @@ class WordOverlap(Baseline):
     def _record(self, item: int) -> Counter[str]:
         if item not in self._words:
             style = self.store.card.styles[0]
-            piece = self.store.piece(self.store.piece_of(f"line/{style}", item))
-            self._words[item] = Counter(_words_of(self.store.encoder.decode(piece)))
+            line = self.store.piece_of(f"line/{style}", item)
+            self._words[item] = Counter(self._words_of_pieces([line]))
         return self._words[item]
+
+    def _words_of_pieces(self, pieces: Sequence[int]) -> list[str]:
+        return _words_of(self.store.encoder.decode(self.store.gather(pieces)[0]))
 
 
 def _words_of(text: str) -> list[str]:
