@@ -111,5 +111,4 @@ _CHECKS: Final[dict[str, Callable[[TokenStore, str], str | None]]] = {
     "impressions": _impressions,
     "actions": _actions,
     **TABLE_CHECKS,
-    **TABLE_CHECKS,
 }

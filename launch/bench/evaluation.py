@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from train.evaluation.exam import phase_trees
 from train.evaluation.predictions import predict
 from train.evaluation.results import FOLDER, read_results
 from train.sequences import SequenceData, rank_targets
-from train.students import StudentConfig, fit_student
+from train.student_tuning import tune_student
+from train.students import StudentConfig
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ SHAPE = ModelShape(
 )
 TARGETS = 200
 FEWEST_EVENTS = 5
-STUDENTS: Mapping[str, Mapping[str, Any]] = {
-    baseline.name: {**THOROUGH, **baseline.candidates[0]}
+Candidates = Mapping[str, Sequence[Mapping[str, Any]]]
+STUDENTS: Candidates = {
+    baseline.name: [{**THOROUGH, **settings} for settings in baseline.candidates]
     for baseline in (SASRecBaseline, GRU4RecBaseline)
 }
 
@@ -115,14 +117,12 @@ def leave_last_sequences(corpus: Corpus) -> SequenceData:
     )
 
 
-def rank_students(
-    data: SequenceData, students: Mapping[str, Mapping[str, Any]] = STUDENTS
-) -> dict[str, float]:
-    """Fit each student, choose its epoch on validation, and rank the test targets."""
+def rank_students(data: SequenceData, students: Candidates = STUDENTS) -> dict[str, float]:
+    """Fit each student, its settings and epoch chosen on validation, and rank the test targets."""
     metrics = {}
-    for name, settings in students.items():
-        student = fit_student(data, StudentConfig(**settings))
-        log.info("%s: fitted in %.0f s, epoch %d", name, student.seconds, student.best_epoch)
+    for name, candidates in students.items():
+        student, _ = tune_student(data, [StudentConfig(**settings) for settings in candidates])
+        log.info("%s: %s, epoch %d", name, student.config, student.best_epoch)
         for suffix, excluded in (("", False), ("_without_history", True)):
             ranks = rank_targets(student.item_scores, data, data.test, exclude_history=excluded)
             metrics[f"evaluation.{name}_ndcg10_ml100k{suffix}"] = float(ranks.ndcg(10).mean())

@@ -248,6 +248,44 @@ def build_command(
     )
 
 
+@app.command(
+    "tokenizer",
+    epilog="Example: `brewhouse data tokenizer data/films data/shop --vocab-size 16384 "
+    "--out data/tokenizer`",
+)
+def tokenizer_command(
+    corpus_dirs: Annotated[list[Path], typer.Argument(metavar="CORPUS...", help="Corpora.")],
+    vocab_size: Annotated[int, typer.Option(help="Tokens of the vocabulary.", min=512)],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the tokenizer to.")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train one tokenizer for several corpora, so that one model can read them all."""
+    from data_pipeline.corpus import Corpus
+    from data_pipeline.training_texts import train_shared_tokenizer
+
+    corpora = [Corpus.open(folder) for folder in corpus_dirs]
+    encoder = train_shared_tokenizer(corpora, out_dir, vocab_size, overwrite=overwrite)
+    if as_json:
+        print_json(
+            {
+                "folder": str(out_dir),
+                "vocab_size": encoder.vocab_size,
+                "fingerprint": encoder.fingerprint,
+                "corpora": [corpus.name for corpus in corpora],
+            }
+        )
+        return
+    names = ", ".join(corpus.name for corpus in corpora)
+    say(f"Tokenizer in {out_dir}: {encoder.vocab_size:,} tokens, trained on {names}.")
+    say_next(
+        *(
+            f"brewhouse data build {folder} --tokenizer {out_dir} --out {folder}-store"
+            for folder in corpus_dirs
+        )
+    )
+
+
 @app.command("preview", epilog="Example: `brewhouse data preview data/movielens-100k-store`")
 def preview_command(
     source: Annotated[

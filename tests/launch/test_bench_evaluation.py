@@ -21,6 +21,7 @@ from launch.bench.evaluation import (
 from launch.cli import main
 
 SMALL = {"hidden_size": 8, "n_layers": 1, "epochs": 1, "max_length": 10, "device": "cpu"}
+FEW = {"sasrec": [SMALL], "gru4rec": [{**SMALL, "architecture": "gru4rec"}]}
 
 
 def test_sequences_are_split_leave_last_in_the_order_of_time_and_then_of_the_file(
@@ -45,9 +46,7 @@ def test_sequences_are_split_leave_last_in_the_order_of_time_and_then_of_the_fil
 
 def test_students_are_ranked_with_and_without_the_history(tiny_corpus: Corpus) -> None:
     data = leave_last_sequences(tiny_corpus)
-    metrics = rank_students(
-        data, {"sasrec": SMALL, "gru4rec": {**SMALL, "architecture": "gru4rec"}}
-    )
+    metrics = rank_students(data, FEW)
     assert len(metrics) == 8
     for name in STUDENTS:
         for metric in ("ndcg10", "hr10"):
@@ -74,9 +73,8 @@ def test_the_command_prints_every_key(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = {"sasrec": SMALL, "gru4rec": {**SMALL, "architecture": "gru4rec"}}
     monkeypatch.setattr(evaluation, "TARGETS", 5)
-    monkeypatch.setattr(rank_students, "__defaults__", (small,))
+    monkeypatch.setattr(rank_students, "__defaults__", (FEW,))
     monkeypatch.setattr("launch.commands.bench._movielens_store", lambda scratch: tiny_store)
     monkeypatch.setattr(Corpus, "open", classmethod(lambda cls, folder: tiny_corpus))
     run = make_run(tmp_path / "run", steps=30)

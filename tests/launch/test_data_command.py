@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import sources
+from data_pipeline.corpus import Corpus
+from data_pipeline.store import TokenStore
 from launch.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -89,3 +91,20 @@ def test_a_variant_names_the_default_folder(
     code, _, err = run("data", "fetch", "amazon-2023:Softwares")
     assert code == 1
     assert "one of Software, " in err
+
+
+def test_one_tokenizer_serves_several_corpora(
+    run: Run, tiny_corpus: Corpus, rich_corpus: Corpus, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tokenizer"
+    corpora = (tiny_corpus.folder, rich_corpus.folder)
+    code, out, _ = run("data", "tokenizer", *corpora, "--vocab-size", 1200, "--out", folder)
+    assert code == 0
+    assert "1,200 tokens" in out
+    stores = []
+    for number, corpus in enumerate(corpora):
+        store = tmp_path / f"store-{number}"
+        assert run("data", "build", corpus, "--tokenizer", folder, "--out", store)[0] == 0
+        stores.append(TokenStore.open(store))
+    assert stores[0].card.tokenizer_fingerprint == stores[1].card.tokenizer_fingerprint
+    assert run("data", "tokenizer", *corpora, "--vocab-size", 1200, "--out", folder)[0] == 1
