@@ -58,6 +58,7 @@ class Mixture:
             for index, store in enumerate(self.stores)
         ]
         self._dealing = Dealing(self._part_weights(), seed)
+        self._check_history_labels()
 
     def __getitem__(self, index: int) -> Tree:
         """Return the tree of an index.
@@ -109,6 +110,16 @@ class Mixture:
         return tuple(
             name if n == 1 else f"{name} ({n})" for name, n in zip(names, counts, strict=True)
         )
+
+    def _check_history_labels(self) -> None:
+        if self.config.history_loss_weight and all(
+            store.card.action_label_offset is None for store in self.stores
+        ):
+            raise DataError(
+                f"the actions of corpus {' and of '.join(self.corpus_names)} do not differ in "
+                "exactly one token, so no past action can be supervised",
+                remedy="set mixture.history_loss_weight to 0",
+            )
 
     def _part_weights(self) -> list[float]:
         """Two parts for each store: trees about users, and trees about items only."""
@@ -176,7 +187,6 @@ class _Ground:
             self._behind[history] = (indices, steps)
             self.kind_weights[history] = steps[-1] if steps else 0.0
         self._user_steps = list(accumulate(self.kind_weights[kind] for kind in _ABOUT_USERS))
-        self._check_history_labels()
 
     @property
     def size(self) -> float:
@@ -264,21 +274,12 @@ class _Ground:
         kept = [i for i in indices if len(self._own_subjects[i])]
         return kept, list(accumulate(weights[i] for i in kept))
 
-    def _check_history_labels(self) -> None:
-        if self.config.history_loss_weight and self.store.card.action_label_offset is None:
-            raise DataError(
-                f"the actions of corpus {self.store.card.corpus_name!r} do not differ in exactly "
-                "one token, so past actions cannot be supervised",
-                remedy="set mixture.history_loss_weight to 0",
-            )
-
     def _trunk_labels(self, trunk: Ids, spans: EventSpans, style: str) -> TrunkLabels:
         config = self.config
         n_events = len(spans.items)
         positions, weights, targets = [], [], 0
-        if config.history_loss_weight and n_events:
-            offset = self.store.card.action_label_offset
-            assert offset is not None
+        offset = self.store.card.action_label_offset
+        if config.history_loss_weight and n_events and offset is not None:
             positions.append(spans.actions + (offset - 1))
             weights.append(np.full(n_events, config.history_loss_weight, np.float32))
             targets += n_events

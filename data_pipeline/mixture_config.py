@@ -88,7 +88,8 @@ class MixtureConfig:
 
     history_loss_weight: Weight = 0.0
     """Weight of each past action of the trunk as a supervised target of its own (layout L1, one
-    answer per event); 0 leaves the history unsupervised."""
+    answer per event); 0 leaves the history unsupervised. In stores whose actions do not differ in
+    exactly one token, such as those of a single action, no past action is supervised."""
 
     history_title_weight: Weight = 0.0
     """Weight of each past item's title as a supervised target: next-item language modelling along

@@ -1,25 +1,42 @@
-"""The quickstart: MovieLens-100K from nothing to a report, as a list of commands.
+"""The quickstart: four public corpora from nothing to a report, as a list of commands.
 
 Each stage is what a person would type; `launch.stages` runs, measures and recognises them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from launch.console import err, out, say, say_next
 from launch.stages import Stage, StageRunner
 
-CORPUS = "data/movielens-100k"
-STORE = "data/movielens-100k-store"
+CORPORA = ("movielens-100k", "clothing-reviews", "semanlink", "open-bandit")
+"""The surfaces, in the order of the recipe's stores; packages of a registry carry all of them."""
+FIRST = CORPORA[0]
+"""The corpus that the adapter and the student are for: the one with users who come back."""
+TOKENIZER = "data/tokenizer"
+VOCAB_SIZE = 10_240
 RUN = "runs/quickstart"
 LORA_RUN = f"{RUN}/lora"
-CORPUS_FILES = tuple(f"{CORPUS}/{name}" for name in ("corpus.json", "*.parquet"))
 CHECKPOINT = (f"{RUN}/latest", f"{RUN}/checkpoint-*")
 LORA_CHECKPOINT = (f"{LORA_RUN}/latest", f"{LORA_RUN}/checkpoint-*")
 RUN_FILES = ("metrics.jsonl", "config.yaml", "finished")
 RECIPES = Path(__file__).parent / "recipes"
 TRAIN_SOURCES = ("data_pipeline", "modeling", "train")
+
+
+def corpus_folder(name: str) -> str:
+    """Where a corpus lies."""
+    return f"data/{name}"
+
+
+def store_folder(name: str) -> str:
+    """Where the token store of a corpus lies."""
+    return f"data/{name}-store"
+
+
+STORES = tuple(store_folder(name) for name in CORPORA)
 
 
 def quickstart_stages() -> list[Stage]:
@@ -28,43 +45,62 @@ def quickstart_stages() -> list[Stage]:
     return [*_data_stages(), *_training_stages(procs), *_small_model_stages(), _report_stage()]
 
 
-def _data_stages() -> list[Stage]:
-    return [
-        Stage(
-            name="fetch",
-            argv=("data", "fetch", "movielens-100k", "--out", CORPUS),
-            outputs=CORPUS_FILES,
+def _data_stages() -> Iterator[Stage]:
+    for name in CORPORA:
+        yield Stage(
+            name=f"fetch-{name}",
+            argv=("data", "fetch", name, "--out", corpus_folder(name)),
+            outputs=_corpus_files(name),
             sources=("data_pipeline/sources", "data_pipeline/corpus.py"),
-            expected_seconds=15,
+            expected_seconds=5,
+        )
+    for name in CORPORA:
+        yield Stage(
+            name=f"audit-{name}",
+            argv=("data", "audit", corpus_folder(name)),
+            inputs=_corpus_files(name),
+            outputs=(f"{corpus_folder(name)}/audit.json", f"{corpus_folder(name)}/audit.md"),
+            sources=("data_pipeline",),
+            expected_seconds=3,
+        )
+    folders = map(corpus_folder, CORPORA)
+    yield Stage(
+        name="tokenizer",
+        argv=(
+            *("data", "tokenizer", *folders),
+            *("--vocab-size", str(VOCAB_SIZE), "--out", TOKENIZER),
         ),
-        Stage(
-            name="audit",
-            argv=("data", "audit", CORPUS),
-            inputs=CORPUS_FILES,
-            outputs=(f"{CORPUS}/audit.json", f"{CORPUS}/audit.md"),
+        inputs=tuple(file for name in CORPORA for file in _corpus_files(name)),
+        outputs=(TOKENIZER,),
+        sources=("data_pipeline",),
+        expected_seconds=10,
+    )
+    for name in CORPORA:
+        store = store_folder(name)
+        yield Stage(
+            name=f"build-{name}",
+            argv=(
+                *("data", "build", corpus_folder(name)),
+                *("--tokenizer", TOKENIZER, "--out", store),
+            ),
+            inputs=(*_corpus_files(name), TOKENIZER),
+            outputs=(store,),
             sources=("data_pipeline",),
             expected_seconds=5,
-        ),
-        Stage(
-            name="build",
-            argv=("data", "build", CORPUS, "--tokenizer", "train:8192", "--out", STORE),
-            inputs=CORPUS_FILES,
-            outputs=(STORE,),
-            sources=("data_pipeline",),
-            expected_seconds=10,
-        ),
-    ]
+        )
+
+
+def _corpus_files(name: str) -> tuple[str, ...]:
+    return tuple(f"{corpus_folder(name)}/{file}" for file in ("corpus.json", "*.parquet"))
 
 
 def _training_stages(procs: str) -> list[Stage]:
-    recipe, lora_recipe = (
-        _recipe(f"{name}.yaml") for name in ("tiny_movielens", "tiny_movielens_lora")
-    )
+    recipe, lora_recipe = (_recipe(f"{name}.yaml") for name in ("quickstart", "quickstart_lora"))
     return [
         Stage(
             name="train",
             argv=("train", recipe, "--num-procs", procs),
-            inputs=(STORE, recipe),
+            inputs=(*STORES, recipe),
             outputs=(*CHECKPOINT, *(f"{RUN}/{name}" for name in RUN_FILES)),
             sources=TRAIN_SOURCES,
             resume_argv=("resume_from_checkpoint=true",),
@@ -74,7 +110,7 @@ def _training_stages(procs: str) -> list[Stage]:
         Stage(
             name="eval",
             argv=("eval", RUN),
-            inputs=(STORE, *CHECKPOINT),
+            inputs=(*STORES, *CHECKPOINT),
             outputs=(f"{RUN}/evaluation",),
             sources=TRAIN_SOURCES,
             expected_seconds=120,
@@ -82,7 +118,7 @@ def _training_stages(procs: str) -> list[Stage]:
         Stage(
             name="lora",
             argv=("train", lora_recipe, "--num-procs", procs),
-            inputs=(STORE, lora_recipe, *CHECKPOINT),
+            inputs=(store_folder(FIRST), lora_recipe, *CHECKPOINT),
             outputs=(*LORA_CHECKPOINT, *(f"{LORA_RUN}/{name}" for name in RUN_FILES)),
             sources=TRAIN_SOURCES,
             resume_argv=("resume_from_checkpoint=true",),
@@ -102,8 +138,8 @@ def _small_model_stages() -> list[Stage]:
     return [
         Stage(
             name="distill",
-            argv=("distill", RUN, "--student", "sasrec"),
-            inputs=(STORE, *CHECKPOINT),
+            argv=("distill", RUN, "--student", "sasrec", "--store", store_folder(FIRST)),
+            inputs=(store_folder(FIRST), *CHECKPOINT),
             outputs=(student, f"{RUN}/teacher_cache"),
             sources=TRAIN_SOURCES,
             expected_seconds=90,
@@ -128,7 +164,7 @@ def _report_stage() -> Stage:
         name="report",
         argv=("report", RUN),
         inputs=(
-            f"{CORPUS}/audit.json",
+            *(f"{corpus_folder(name)}/audit.json" for name in CORPORA),
             f"{RUN}/metrics.jsonl",
             f"{RUN}/evaluation",
             f"{RUN}/students/sasrec",
@@ -158,7 +194,7 @@ def run_quickstart(*, fresh: bool) -> None:
     say(f"The report: {RUN}/report.html")
     say_next(
         f"open {RUN}/report.html in a browser",
-        f"brewhouse tasks show like --store {STORE}          # what the model sees",
+        f"brewhouse tasks show like --store {STORES[0]}          # what the model sees",
         f"brewhouse export check {RUN}/exports/merged        # prove the export again",
         "brewhouse data import mapping.yaml --out data/mine  # your own logs",
     )

@@ -167,6 +167,23 @@ def test_a_corpus_without_values_has_no_rating_tasks(tmp_path: Path) -> None:
         Mixture([store], MixtureConfig(history_loss_weight=1.0), seed=0)
 
 
+def test_past_actions_are_supervised_where_they_can_be_told_apart(
+    tiny_store: TokenStore, tmp_path: Path
+) -> None:
+    bookmarks = corpus_of(
+        tmp_path / "corpus", [f"Thing {i}" for i in range(40)], [t * HOUR for t in range(40)]
+    )
+    other = compile_store(bookmarks, tiny_store.tokenizer_folder, tmp_path / "store")
+    config = MixtureConfig(history_loss_weight=1.0, store_weights=(1.0, 1.0))
+    mixture = Mixture([tiny_store, other], config, seed=0)
+    targets = [0, 0]
+    for index in range(60):
+        tree = mixture[index]
+        targets[tree.corpus] += tree.trunk_labels.targets
+    assert targets[0] > 0
+    assert targets[1] == 0
+
+
 def test_a_user_with_one_event_can_be_asked_about(tmp_path: Path) -> None:
     corpus = write_corpus(
         tmp_path / "corpus",

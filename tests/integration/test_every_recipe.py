@@ -5,13 +5,17 @@ architecture, built with the store's tokenizer; everything else is the recipe's 
 """
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from rank_processes import run_ranks
 
 import launch
+from data_pipeline.build import compile_store
+from data_pipeline.corpus import Corpus
 from data_pipeline.store import TokenStore
 from modeling.backbone import build_backbone
 from modeling.hf_folder import save_hf_folder
@@ -25,7 +29,7 @@ ARCHITECTURES = {
     "qwen3_8b": "qwen3",
     "smollm2_135m_full": "llama",
     "smollm2_135m_lora": "llama",
-    "tiny_movielens_lora": "qwen3",
+    "quickstart_lora": "qwen3",
 }
 
 
@@ -48,7 +52,7 @@ def small_shape(architecture: str, tied: bool) -> ModelShape:
 
 def small_folder(store: TokenStore, name: str, folder: Path) -> Path:
     architecture = ARCHITECTURES[name]
-    shape = small_shape(architecture, tied="smollm2" in name or "tiny" in name)
+    shape = small_shape(architecture, tied="smollm2" in name or "quickstart" in name)
     model = build_backbone(shape, vocab_size=store.card.vocab_size, seed=0)
     folder.mkdir(parents=True)
     save_hf_folder(model.state_dict(), model.config, folder)
@@ -56,21 +60,31 @@ def small_folder(store: TokenStore, name: str, folder: Path) -> Path:
     return folder
 
 
-def prepared(path: Path, store: TokenStore, tmp_path: Path) -> dict[str, object]:
+def compiled_surfaces(ratings: Corpus, everything: TokenStore, tmp_path: Path) -> list[TokenStore]:
+    """Stores for the recipe with the most of them: the first of ratings alone."""
+    first = compile_store(ratings, everything.tokenizer_folder, tmp_path / "stores" / "0")
+    others = [tmp_path / "stores" / str(number) for number in (1, 2, 3)]
+    for folder in others:
+        shutil.copytree(everything.folder, folder)
+    return [first, *map(TokenStore.open, others)]
+
+
+def prepared(path: Path, surfaces: list[TokenStore], tmp_path: Path) -> dict[str, Any]:
     """The recipe with what a laptop must change: data, weights, place and length."""
-    recipe: dict[str, object] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    n_stores = len(recipe["stores"])
     if "model" in recipe:
         recipe["model"] = {
             **dict(recipe["model"]), "hidden_size": 32, "intermediate_size": 48,
             "num_hidden_layers": 2,
-        }  # type: ignore[call-overload]  # fmt: skip
+        }  # fmt: skip
     else:
-        folder = small_folder(store, path.stem, tmp_path / "weights" / path.stem)
+        folder = small_folder(surfaces[0], path.stem, tmp_path / "weights" / path.stem)
         recipe["model_name_or_path"] = str(folder)
     # A batch of two trees per rank, whatever number of GPUs the recipe is for.
     recipe.pop("gradient_accumulation_steps", None)
     return recipe | {
-        "stores": [str(store.folder)],
+        "stores": [str(store.folder) for store in surfaces[:n_stores]],
         "output_dir": str(tmp_path / "runs" / path.stem),
         "report_to": "none",
         "bf16": False,
@@ -85,12 +99,15 @@ def prepared(path: Path, store: TokenStore, tmp_path: Path) -> dict[str, object]
 
 
 @pytest.fixture(scope="module")
-def ran(tiny_store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def ran(
+    tiny_corpus: Corpus, rich_store: TokenStore, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
     tmp_path = tmp_path_factory.mktemp("recipes")
     configs = tmp_path / "configs"
     configs.mkdir()
+    surfaces = compiled_surfaces(tiny_corpus, rich_store, tmp_path)
     for path in RECIPES:
-        text = yaml.safe_dump(prepared(path, tiny_store, tmp_path))
+        text = yaml.safe_dump(prepared(path, surfaces, tmp_path))
         (configs / path.name).write_text(text, encoding="utf-8")
     printed = run_ranks([str(WORKER), str(configs)], 2, tmp_path / "log.txt")
     names = [line.split()[1] for line in printed.splitlines() if line.startswith("ran ")]

@@ -64,7 +64,11 @@ def calls() -> list[str]:
 
 def test_the_stages_are_those_of_the_flow(stages: list[Stage]) -> None:
     assert [stage.name for stage in stages] == [
-        *("fetch", "audit", "build", "train", "eval", "lora", "distill"),
+        *(f"fetch-{name}" for name in quickstart.CORPORA),
+        *(f"audit-{name}" for name in quickstart.CORPORA),
+        "tokenizer",
+        *(f"build-{name}" for name in quickstart.CORPORA),
+        *("train", "eval", "lora", "distill"),
         *("export-merged", "export-adapter", "export-onnx", "report"),
     ]
 
@@ -103,11 +107,12 @@ def test_stages_depend_on_sources_that_exist(stages: list[Stage]) -> None:
 def test_the_recipes_write_where_the_stages_look(stages: list[Stage]) -> None:
     recipes = {stage.name: load_config(stage.argv[1]) for stage in stages if stage.resume_argv}
     assert recipes["train"].output_dir == quickstart.RUN
-    assert recipes["train"].stores == (quickstart.STORE,)
+    assert recipes["train"].stores == quickstart.STORES
     assert recipes["train"].deepspeed == "zero2"
     lora = recipes["lora"]
     assert lora.output_dir == quickstart.LORA_RUN
     assert (lora.model_name_or_path, lora.finetuning_type) == (quickstart.RUN, "lora")
+    assert lora.stores == (quickstart.store_folder(quickstart.FIRST),)
 
 
 def test_a_second_run_skips_everything_and_fresh_does_it_again(stages: list[Stage]) -> None:

@@ -16,11 +16,12 @@ NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
 SIZES = {
     "llama_3_3_70b.yaml": (8192, 70_553_706_496, 8),
     "mixtral_8x22b.yaml": (6144, 140_630_071_296, 16),
+    "quickstart.yaml": (128, 2_100_000, 2),
+    "quickstart_lora.yaml": (128, 2_100_000, 2),
     "qwen3_8b.yaml": (4096, 8_190_735_360, 8),
     "smollm2_135m_full.yaml": (576, 134_515_008, 1),
     "smollm2_135m_lora.yaml": (576, 134_515_008, 1),
     "tiny_movielens.yaml": (128, 1_800_000, 2),
-    "tiny_movielens_lora.yaml": (128, 1_800_000, 2),
 }
 
 
@@ -63,11 +64,12 @@ def test_recipe_names_tasks_that_exist(name: str) -> None:
     assert set(load_config(RECIPES / name).mixture.tasks) <= known
 
 
-def test_tiny_recipe_has_the_size_it_says() -> None:
-    shape = load_config(RECIPES / "tiny_movielens.yaml").model
+@pytest.mark.parametrize("name", ["quickstart.yaml", "tiny_movielens.yaml"])
+def test_small_recipe_has_the_size_it_says(name: str) -> None:
+    shape = load_config(RECIPES / name).model
     assert shape is not None
     body = shape.n_parameters(vocab_size=0)
-    said = re.search(r"([0-9.]+) million weights", (RECIPES / "tiny_movielens.yaml").read_text())
+    said = re.search(r"([0-9.]+) million weights", (RECIPES / name).read_text())
     assert said is not None
     assert float(said[1]) == round(body / 1e6, 1)
 
