@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained, evaluated and exported recommender on MovieLens-100K.
+# From nothing to a trained, evaluated and exported recommender on four public corpora.
 #
 #     bash launch/quickstart.sh [--fresh]
 #

@@ -1,4 +1,4 @@
-"""`brewhouse quickstart`: the whole flow on MovieLens-100K, by the commands a person types."""
+"""`brewhouse quickstart`: the whole flow on public data, by the commands a person types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def quickstart_command(
         bool, typer.Option("--fresh", help="Remove what it wrote, start over.")
     ] = False,
 ) -> None:
-    """Fetch, audit, build, train, evaluate, distil, export and report on MovieLens-100K.
+    """Fetch, audit, build, train, evaluate, distil, export and report on four public corpora.
 
     Prints each command before it runs it. Finished stages are recognised and skipped, an
     interrupted one continues. Writes data/ and runs/quickstart in the current folder.
