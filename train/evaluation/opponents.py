@@ -126,7 +126,9 @@ def _training_questions(
     for kind in ("label", "text"):
         names = {t.name: 1.0 for t in tasks if t.kind == kind and t.tier == "T1"}
         if any(applicable(t, store) is None for t in tasks if t.name in names):
-            drawn = Mixture([store], replace(mixture, tasks=names, store_weights=()), seed=seed)
+            # Only questions are read, and a store of one action has no past ones to supervise.
+            alone = replace(mixture, tasks=names, store_weights=(), history_loss_weight=0.0)
+            drawn = Mixture([store], alone, seed=seed)
             asked |= collect((drawn[index] for index in range(trees)), drawn.tasks)
     return asked
 
