@@ -17,6 +17,7 @@ from data_pipeline.build_config import BuildConfig
 from data_pipeline.build_pieces import encode_all, title_lengths
 from data_pipeline.corpus import Corpus
 from data_pipeline.corpus_checks import codes_of
+from data_pipeline.described import DescribedCorpus, describe
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_folder, fingerprint, refuse_existing
 from data_pipeline.piece_files import PieceWriter
@@ -80,28 +81,28 @@ def compile_store(
 
 def _compile(corpus: Corpus, tokenizer: str, temp: Path, config: BuildConfig, split: Split) -> None:
     verbalizer = fit_verbalizer(corpus, split)
-    encoder = _encoder(corpus, tokenizer, verbalizer, config, split)
+    described = describe(corpus, split, config)
+    encoder = _encoder(described, tokenizer, verbalizer, config, split)
     encoder.save(temp / TOKENIZER_FOLDER)
     values_E = corpus.column("events", "value").to_numpy().astype(np.float32)
     action_E, actions = _actions(corpus, values_E)
-    tables = arrays.tables_of(corpus, split)
-    tags = tables.get("tags")
-    texts = tags.texts if isinstance(tags, Tags) else ()
+    tags = described.tags
+    texts = () if tags is None else tags.texts
     with PieceWriter(temp) as pieces:
         first_piece = encode_all(corpus, verbalizer, encoder, config, actions, texts, pieces)
-    like, dislike = _thresholds(corpus.card.values, config)
     (temp / "statistics").mkdir()
+    like = described.card.like_at_least
     _statistics(corpus, split, values_E, like, tags).save(temp / "statistics")
     arrays.save_item_fields(corpus, temp / "fields")
     arrays.save_event_fields(corpus, temp / EVENT_FIELDS_FOLDER)
-    for name, table in tables.items():
+    for name, table in described.tables.items():
         save_table(table, temp / name)
     _save_events(corpus, split, values_E, action_E, temp)
     lengths_N = title_lengths(corpus, verbalizer, encoder)
     np.save(temp / "title_lengths.npy", lengths_N, allow_pickle=False)
     pq.write_table(corpus.items.select(["item_id", "title"]), temp / "items.parquet")
     pq.write_table(corpus.users.select(["user_id"]), temp / "users.parquet")
-    card = _card(corpus, encoder, config, split, first_piece, (like, dislike))
+    card = _card(described, encoder, config, split, first_piece)
     card |= {
         "action_label_offset": _label_offset(encoder, actions),
         "counts": {name: corpus.card.counts[name] for name in corpus.schemas}
@@ -139,14 +140,14 @@ def _save_events(
 
 
 def _card(
-    corpus: Corpus,
+    described: DescribedCorpus,
     encoder: TextEncoder,
     config: BuildConfig,
     split: Split,
     first_piece: dict[str, int],
-    thresholds: tuple[float | None, float | None],
 ) -> dict[str, Any]:
-    fields = corpus.card.item_fields
+    corpus, facts = described.corpus, described.card
+    thresholds = (facts.like_at_least, facts.dislike_at_most)
     verbalisation = {"styles": config.styles, "thresholds": thresholds, "budget": asdict(Budget())}
     parts = [corpus.fingerprint, encoder.fingerprint, split.hash, verbalisation, SCHEMA_VERSION]
     return {
@@ -158,17 +159,8 @@ def _card(
         "item_noun": corpus.card.item_noun,
         "source": corpus.card.source,
         "licence": corpus.card.licence,
-        "values": corpus.card.values,
-        "actions": corpus.card.actions,
-        "like_at_least": thresholds[0],
-        "dislike_at_most": thresholds[1],
+        **asdict(facts),
         "styles": config.styles,
-        "has_times": corpus.card.has_times,
-        "user_fields": tuple(f.name for f in corpus.card.user_fields),
-        "category_fields": tuple(f.name for f in fields if f.kind in ("category", "categories")),
-        "number_fields": tuple(f.name for f in fields if f.kind == "number"),
-        "year_fields": tuple(f.name for f in fields if f.kind == "year"),
-        "event_fields": {f.name: f.kind for f in corpus.card.event_fields},
         "first_piece": first_piece,
         "vocab_size": encoder.vocab_size,
         "split": {**split.card, "hash": split.hash},
@@ -176,7 +168,11 @@ def _card(
 
 
 def _encoder(
-    corpus: Corpus, tokenizer: str, verbalizer: Verbalizer, config: BuildConfig, split: Split
+    described: DescribedCorpus,
+    tokenizer: str,
+    verbalizer: Verbalizer,
+    config: BuildConfig,
+    split: Split,
 ) -> TextEncoder:
     if not tokenizer.startswith(TRAIN_PREFIX):
         return TextEncoder.load(tokenizer)
@@ -185,7 +181,7 @@ def _encoder(
         raise DataError(
             "the vocabulary size is no number", value=tokenizer, remedy="write train:4096"
         )
-    return train_on_corpus(corpus, verbalizer, config, split, int(size))
+    return train_on_corpus(described, verbalizer, config, split, int(size))
 
 
 def _label_offset(encoder: TextEncoder, actions: Sequence[str]) -> int | None:
@@ -241,11 +237,11 @@ def _statistics(
     split: Split,
     values_E: NDArray[np.float32],
     like: float | None,
-    tags: object,
+    tags: Tags | None,
 ) -> Statistics:
     train = split.phase_E == Phase.TRAIN
     n_tags, tag_A = 0, np.empty(0, np.int32)
-    if isinstance(tags, Tags):
+    if tags is not None:
         n_tags, tag_A = tags.n_tags, tags.tag_A[tags.phase_A == Phase.TRAIN]
     return compute_statistics(
         user_E=corpus.event_user_E[train],
@@ -258,19 +254,3 @@ def _statistics(
         values=corpus.card.values,
         like_at_least=like,
     )
-
-
-def _thresholds(
-    values: tuple[float, ...], config: BuildConfig
-) -> tuple[float | None, float | None]:
-    if len(values) < 3:
-        return config.like_at_least, config.dislike_at_most
-    low, span = values[0], values[-1] - values[0]
-    like = config.like_at_least if config.like_at_least is not None else low + 0.75 * span
-    dislike = config.dislike_at_most if config.dislike_at_most is not None else low + 0.25 * span
-    if dislike >= like:
-        raise DataError(
-            f"dislike_at_most {dislike:g} is not below like_at_least {like:g}",
-            remedy="leave a gap between them",
-        )
-    return like, dislike

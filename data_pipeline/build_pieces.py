@@ -1,6 +1,6 @@
 """The pieces of a token store: every text that prompts are put together from, encoded once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data_pipeline.build_config import BuildConfig
 from data_pipeline.corpus import Corpus
 from data_pipeline.piece_files import PieceWriter
-from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, TAG_KIND
+from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, SENTENCE_KIND, TAG_KIND
 from data_pipeline.tokenizer import Ids, TextEncoder
 from data_pipeline.training_texts import has_reviews, rows_of
 from data_pipeline.verbalize import AGES, Verbalizer
@@ -57,8 +57,11 @@ def encode_all(
     if tags:
         add(TAG_KIND, (f" {verbalizer.tag(tag)}\n" for tag in tags))
     if has_reviews(corpus):
+        budget = verbalizer.budget
         first[REVIEW_KIND] = pieces.count
-        _add_reviews(corpus, verbalizer, encoder, pieces)
+        _add_reviews(corpus, verbalizer.review, encoder, budget.review_tokens, pieces)
+        first[SENTENCE_KIND] = pieces.count
+        _add_reviews(corpus, verbalizer.sentence, encoder, budget.sentence_tokens, pieces)
     return first
 
 
@@ -78,12 +81,15 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _add_reviews(
-    corpus: Corpus, verbalizer: Verbalizer, encoder: TextEncoder, pieces: PieceWriter
+    corpus: Corpus,
+    part: Callable[[str], str],
+    encoder: TextEncoder,
+    limit: int,
+    pieces: PieceWriter,
 ) -> None:
-    """A piece for every event, without a token where nothing was written."""
-    limit = verbalizer.budget.review_tokens
+    """A piece for every event, a part of its review; without a token where nothing was written."""
     for batch in corpus.batches("events", [REVIEW_KIND]):
-        texts = [verbalizer.review(text or "") for text in batch.column(0).to_pylist()]
+        texts = [part(text or "") for text in batch.column(0).to_pylist()]
         given = np.array([bool(text) for text in texts])
         lengths = np.zeros(len(texts), np.int64)
         found = within_budget(encoder, [text for text in texts if text], limit)

@@ -17,6 +17,7 @@ from data_pipeline.corpus_checks import codes_of, milliseconds
 from data_pipeline.corpus_schema import ID_COLUMNS, OPTIONAL_TABLES
 from data_pipeline.piece_files import ArrayWriter
 from data_pipeline.splits import Split
+from data_pipeline.store_card import CategoryField
 from data_pipeline.store_tables import (
     Judgements,
     Links,
@@ -223,14 +224,20 @@ def save_item_fields(corpus: Corpus, folder: Path) -> None:
             values = column.to_numpy(zero_copy_only=False).astype(np.float64)
             np.save(folder / f"{spec.name}.number.npy", values, allow_pickle=False)
         elif spec.kind in ("category", "categories"):
-            flat, lengths = column.drop_null(), pc.is_valid(column)
-            if spec.kind == "categories":
-                flat = pc.list_flatten(column)
-                lengths = pc.fill_null(pc.list_value_length(column), 0)
-            names = sorted(pc.unique(flat).to_pylist())
-            codes = codes_of(flat, pa.chunked_array([names], pa.string()))
-            offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy().astype(np.int64))])
-            np.save(folder / f"{spec.name}.offsets.npy", offsets, allow_pickle=False)
-            np.save(folder / f"{spec.name}.codes.npy", codes, allow_pickle=False)
-            table = pa.table({"name": pa.array(names, pa.string())})
+            found = category_field(column)
+            np.save(folder / f"{spec.name}.offsets.npy", found.offsets_N1, allow_pickle=False)
+            np.save(folder / f"{spec.name}.codes.npy", found.codes, allow_pickle=False)
+            table = pa.table({"name": pa.array(found.names, pa.string())})
             pq.write_table(table, folder / f"{spec.name}.names.parquet")
+
+
+def category_field(column: pa.ChunkedArray) -> CategoryField:
+    """A column of categories, or of lists of them, numbered in the order of their names."""
+    flat, lengths = column.drop_null(), pc.is_valid(column)
+    if pa.types.is_list(column.type):
+        flat = pc.list_flatten(column)
+        lengths = pc.fill_null(pc.list_value_length(column), 0)
+    names = sorted(pc.unique(flat).to_pylist())
+    codes = codes_of(flat, pa.chunked_array([names], pa.string()))
+    offsets_N1 = np.concatenate([[0], np.cumsum(lengths.to_numpy().astype(np.int64))])
+    return CategoryField(tuple(names), offsets_N1, codes)

@@ -46,12 +46,21 @@ from data_pipeline.corpus_schema import (
     CorpusCard,
     Field,
     FieldKind,
+    PublishedSplit,
     schemas,
 )
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_folder, fingerprint, refuse_existing
 
-__all__ = ["Corpus", "CorpusCard", "Field", "FieldKind", "Origin", "write_corpus"]
+__all__ = [
+    "Corpus",
+    "CorpusCard",
+    "Field",
+    "FieldKind",
+    "Origin",
+    "PublishedSplit",
+    "write_corpus",
+]
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +229,7 @@ def write_corpus(
     item_noun: str = "item",
     source: str = "",
     licence: str = "",
+    published_split: PublishedSplit | None = None,
     origins: Mapping[str, Origin] | None = None,
     dropped: Mapping[str, int] | None = None,
     overwrite: bool = False,
@@ -248,6 +258,7 @@ def write_corpus(
         item_noun: what one item is called in a prompt.
         source: where the data came from.
         licence: what may be done with them.
+        published_split: the publisher's own moments, for `SplitConfig(method="published")`.
         origins: by the table's name: where the rows came from, for error messages.
         dropped: how many rows were left out before, by reason; the card's counts keep it.
         overwrite: replace a corpus that stands there.
@@ -293,6 +304,7 @@ def write_corpus(
             counts={table: len(rows) for table, rows in checked.items()}
             | {f"dropped_{reason}": count for reason, count in (dropped or {}).items()},
             fingerprint=_fingerprint(hashes, *fields),
+            published_split=published_split,
         )
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False)
         (temp / CARD_FILE).write_text(text + "\n", encoding="utf-8")

@@ -153,6 +153,25 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedSplit:
+    """Moments in milliseconds since 1970 at which a dataset's publisher divides its events.
+
+    Raises:
+        ValueError: there is none, or they are not in their order.
+    """
+
+    train_end: int | None = None
+    """The published validation set begins here; None where there is none but the test set."""
+    validation_end: int | None = None
+    """The published test set begins here; None where there is none."""
+
+    def __post_init__(self) -> None:
+        moments = [end for end in (self.train_end, self.validation_end) if end is not None]
+        if not moments or moments != sorted(set(moments)):
+            raise ValueError(f"a split is at one moment or at two in their order, not at {moments}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusCard:
     """What is known about a corpus without reading its tables."""
 
@@ -175,6 +194,8 @@ class CorpusCard:
     """Rows of every table that there is; `dropped_...` where the import left rows out."""
     fingerprint: str
     """Hash of the tables' content and the declared fields, whatever the file encoding."""
+    published_split: PublishedSplit | None = None
+    """Where results on these data are usually compared; a store's split says what it went by."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -1,10 +1,11 @@
 """Random draws that depend on (seed, index) alone and are cheap one at a time."""
 
 from bisect import bisect_right
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 _BLOCK: Final = 256
 
@@ -53,6 +54,12 @@ class Draws:
     def floats(self, n: int) -> np.ndarray:
         """Return n floats in [0, 1)."""
         return self._generator.random(n)
+
+
+def in_random_order(rows: Sequence[int] | NDArray[np.integer[Any]], draws: Draws) -> Iterator[int]:
+    """Yield each row once; no list of them is made, for a table may have millions."""
+    seed = draws.below(1 << 30)
+    return (int(rows[permuted(place, len(rows), seed)]) for place in range(len(rows)))
 
 
 def permuted(index: int, n: int, seed: int) -> int:

@@ -82,6 +82,10 @@ class MixtureConfig:
     model samples them). `latest`: only the last window of the training time, so that a user counts
     the same however long the history."""
 
+    demonstrations: Count = 16
+    """Labelled rows of other users before a question of a many-shot task, which only evaluation
+    asks; the farthest whole rows are dropped first where `max_trunk_tokens` are fewer."""
+
     curriculum: tuple[Stage, ...] = ()
     """Stages of rising context length; behind the last one `history_events` and
     `max_trunk_tokens` hold. Evaluation always uses these two."""

@@ -1,6 +1,7 @@
 """Moments of users: where a history ends and the events begin that may be asked about."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -86,6 +87,11 @@ class Moments:
         for cut in dict.fromkeys(cuts):
             if cut < stop:
                 yield self._moment(user, cut, stop, history, self._history)
+
+    def with_whole_requests(self, moment: Moment) -> Moment:
+        """Return the moment with a window that ends where a request does."""
+        end = int(self._store.user_offsets_U1[moment.user + 1])
+        return replace(moment, stop=self._forward(moment.stop, end))
 
     def _moment(
         self, user: int, cut: int, stop: int, history: History, history_events: int

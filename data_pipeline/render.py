@@ -7,6 +7,7 @@ import numpy as np
 
 from data_pipeline.draws import Draws
 from data_pipeline.store import TokenStore
+from data_pipeline.tasks import applicable
 from data_pipeline.tasks.base import Task
 from data_pipeline.tasks.texts import cue_of, instruction_text
 from data_pipeline.tree import Branch, Ids, Question
@@ -26,8 +27,8 @@ class Asked(NamedTuple):
 class BranchWriter:
     """Writes the branches of a list of tasks for one store.
 
-    A branch is: instruction, question, answer cue, answer. The label words are checked once: each
-    task's must be single, distinct tokens behind the cue.
+    A branch is: instruction, question, answer cue, answer. The label words are checked once: those
+    of each task that applies to the store must be single, distinct tokens behind the cue.
     """
 
     def __init__(self, store: TokenStore, tasks: Sequence[Task]) -> None:
@@ -47,7 +48,7 @@ class BranchWriter:
         for task in self._tasks:
             cue = store.encoder.piece(cue_of(task))
             labels = _NO_CHOICES
-            if task.labels:
+            if task.labels and applicable(task, store) is None:
                 cue, labels = store.encoder.labels(cue_of(task), task.labels)
             self._cues.append(store.constant_of(cue))
             self._labels.append(labels)
@@ -63,20 +64,24 @@ class BranchWriter:
         """Write the branches of one tree. An answer's last token is expected, never fed."""
         pieces: list[int] = []
         firsts: list[int] = []
+        written: list[int] = []
         for task, _, question, phrasing in asked:
             firsts.append(len(pieces))
             pieces.append(self._instructions[task][phrasing])
             pieces.extend(question.pieces)
             pieces.append(self._cues[task])
-            if not question.n_choices:
-                pieces.append(self._titles + question.label)
+            answer_pieces = question.text
+            if not (question.n_choices or answer_pieces):
+                answer_pieces = (self._titles + question.label,)
+            pieces.extend(answer_pieces)
+            written.append(len(answer_pieces))
         # One gather for the whole tree; the branches are views of it.
         ids, lengths = self._store.gather(pieces)
         stops = np.cumsum(np.add.reduceat(lengths, firsts)).tolist()
         branches = []
         begin = 0
-        for (task, subject, question, phrasing), first, stop in zip(
-            asked, [*firsts[1:], len(pieces)], stops, strict=True
+        for (task, subject, question, phrasing), n_written, behind, stop in zip(
+            asked, written, [*firsts[1:], len(pieces)], stops, strict=True
         ):
             if question.n_choices:
                 end = stop
@@ -86,9 +91,9 @@ class BranchWriter:
                     else self._labels[task][: question.n_choices]
                 )
                 answer = choices[question.label : question.label + 1]
-            else:  # the title stands there, to be fed but for its last token
+            else:  # the title or text stands there, to be fed but for its last token
                 end, choices = stop - 1, _NO_CHOICES
-                answer = ids[stop - int(lengths[first - 1]) : stop]
+                answer = ids[stop - int(lengths[behind - n_written : behind].sum()) : stop]
             branches.append(
                 Branch(
                     task=task,

@@ -1,5 +1,8 @@
 """Which rows may be learned from and which are asked about: by global time, by user, or leave-last.
 
+A split by time is cut at two moments: given ones, those that the corpus's source published, or
+quantiles (`boundaries`).
+
 Events come first; searches and tags then fall to the side of the same cut on which their time or
 user lies, and judged queries are divided as published, or by their ids.
 
@@ -8,7 +11,7 @@ R rows of searches or tags.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from enum import IntEnum
 from typing import Annotated, Any, Literal
@@ -20,6 +23,7 @@ from pydantic import ConfigDict
 from pydantic import Field as Bounds
 from pydantic.dataclasses import dataclass as validated_dataclass
 
+from data_pipeline.boundaries import Moment, cut_moments
 from data_pipeline.corpus import Corpus
 from data_pipeline.corpus_checks import codes_of, milliseconds
 from data_pipeline.corpus_schema import PUBLISHED_SPLITS
@@ -46,8 +50,9 @@ class Phase(IntEnum):
 class SplitConfig:
     """How events are divided into training, validation and test."""
 
-    method: Literal["auto", "global_time", "leave_last", "by_user"] = "auto"
+    method: Literal["auto", "global_time", "leave_last", "by_user", "published"] = "auto"
     """`global_time`: one moment for all users, the only split without a look into the future.
+    `published`: `global_time` at the moments that the corpus's card names as its publisher's.
     `leave_last`: each user's last event is TEST and the one before VALIDATION, as many papers do;
     other users' later events are then trained on.
     `by_user`: all of a user's events are in one phase, by a hash of the user's id.
@@ -63,7 +68,21 @@ class SplitConfig:
     gap_days: Annotated[float, Bounds(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     """Days before each boundary whose events are neither learned from nor asked about
     (`global_time` only): labels that arrive late cannot leak. `auto` is one month (30 days) where
-    events span two years or more and VALIDATION two months or more, else none."""
+    events span two years or more and VALIDATION two months or more, else none; none with
+    `published`, whose results are compared with others'."""
+
+    train_end: Moment | None = None
+    """Moment at which VALIDATION begins, instead of `validation_share` (`global_time` only):
+    milliseconds since 1970, or a text such as 2021-08-11 or 2021-08-11T00:56:54Z, in UTC."""
+
+    validation_end: Moment | None = None
+    """Moment at which TEST begins, instead of `test_share`; alone, `validation_share` of all events
+    before it are VALIDATION."""
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether a boundary is given."""
+        return self.train_end is not None or self.validation_end is not None
 
     def __post_init__(self) -> None:
         if self.validation_share + self.test_share >= 1:
@@ -75,6 +94,11 @@ class SplitConfig:
             raise ValueError(
                 f"gap_days={self.gap_days} has no meaning with method={self.method}: "
                 "set gap_days=0 or method=global_time"
+            )
+        if self.method not in ("auto", "global_time") and self.has_moments:
+            raise ValueError(
+                f"train_end and validation_end have no meaning with method={self.method}: "
+                "leave them out or set method=global_time"
             )
 
 
@@ -107,9 +131,10 @@ def split_corpus(corpus: Corpus, config: SplitConfig) -> Split:
     """Give every event, search, tag and judged query of a corpus its phase.
 
     Raises:
-        DataError: the method needs times and there are none, or a phase that was asked for would
-            have no event.
+        DataError: the method needs times and there are none, its moments do not divide the events,
+            none are published, or a phase that was asked for would have no event.
     """
+    config = _with_published(corpus, config)
     users = corpus.column("users", "user_id")
     offsets_U1, time_E, has_times = corpus.user_offsets_U1, corpus.time_E, corpus.card.has_times
     split = split_events(offsets_U1, time_E, config, user_ids=users, has_times=has_times)
@@ -152,9 +177,10 @@ def split_events(
         has_times: whether `time_E` says anything.
 
     Raises:
-        DataError: the method needs times and there are none, or a phase that was asked for would
-            be empty, unless there are no events at all.
+        DataError: the method needs times and there are none, its moments do not divide the events,
+            or a phase that was asked for would be empty, unless there are no events at all.
     """
+    assert config.method != "published", "`split_corpus` knows what was published"
     assert user_offsets_U1[0] == 0, "user offsets start at 0"
     assert user_offsets_U1[-1] == len(time_E), "user offsets end at the number of events"
     method = _method(config, has_times)
@@ -162,7 +188,13 @@ def split_events(
     validation_end: int | None = None
     gap_days = 0.0
     if method == "global_time":
-        train_end, validation_end = _thresholds(time_E, config)
+        train_end, validation_end = cut_moments(
+            time_E,
+            train_end=config.train_end,
+            validation_end=config.validation_end,
+            validation_share=config.validation_share,
+            test_share=config.test_share,
+        )
         gap_days = _gap_days(time_E, train_end, validation_end, config)
         phase_E = _phases_by_time(time_E, train_end, validation_end, gap_days)
     elif method == "by_user":
@@ -266,16 +298,38 @@ def phases_by_id(
     return np.concatenate(phases) if phases else np.empty(0, np.int8)
 
 
-def _method(config: SplitConfig, has_times: bool) -> str:
-    if config.method == "auto":
-        return "global_time" if has_times else "by_user"
-    if not has_times and config.method != "by_user":
+def _with_published(corpus: Corpus, config: SplitConfig) -> SplitConfig:
+    """The config with what was published in place of the method of that name."""
+    if config.method != "published":
+        return config
+    published = corpus.card.published_split
+    if published is None:
         raise DataError(
-            f"the corpus does not say when events happened, so method {config.method} has nothing "
+            f"{corpus.name} names no published moments to be split at",
+            file=corpus.folder,
+            remedy="give train_end and validation_end; where its source publishes them, fetch the "
+            "corpus again",
+        )
+    return replace(
+        config,
+        method="global_time",
+        train_end=published.train_end,
+        validation_end=published.validation_end,
+        gap_days=0.0 if config.gap_days == "auto" else config.gap_days,
+    )
+
+
+def _method(config: SplitConfig, has_times: bool) -> str:
+    method = "global_time" if config.has_moments else config.method
+    if method == "auto":
+        return "global_time" if has_times else "by_user"
+    if not has_times and method != "by_user":
+        raise DataError(
+            f"the corpus does not say when events happened, so method {method} has nothing "
             "to go by",
             remedy="use method by_user, or auto; or give the times",
         )
-    return config.method
+    return method
 
 
 def _gap_days(
@@ -292,24 +346,6 @@ def _gap_days(
     if train_end is not None and validation_end is not None:
         spans_enough &= validation_end - train_end >= 2 * _MONTH_DAYS * MS_PER_DAY
     return _MONTH_DAYS if spans_enough else 0.0
-
-
-def _thresholds(
-    time_E: npt.NDArray[np.int64], config: SplitConfig
-) -> tuple[int | None, int | None]:
-    """Event-time quantiles: the times at which VALIDATION and TEST begin.
-
-    They are times of events, so events of one moment always fall on the same side.
-    """
-    ordered_E = np.sort(time_E)
-
-    def at_share(share: float) -> int | None:
-        row = round(len(ordered_E) * share)
-        return int(ordered_E[row]) if row < len(ordered_E) else None
-
-    validation_end = at_share(1 - config.test_share)
-    train_end = at_share(1 - config.test_share - config.validation_share)
-    return train_end, validation_end
 
 
 def _phases_by_time(
@@ -343,14 +379,16 @@ def _refuse_empty(counts: dict[str, int], method: str, config: SplitConfig) -> N
     by_share = method != "leave_last"
     wanted = {
         "train": True,
-        "validation": not by_share or config.validation_share > 0,
-        "test": not by_share or config.test_share > 0,
+        "validation": not by_share or config.train_end is not None or config.validation_share > 0,
+        "test": not by_share or config.validation_end is not None or config.test_share > 0,
     }
     remedy = (
         "are all timestamps equal? Then order is unknown. Otherwise: "
         "larger shares, a smaller gap_days, or method leave_last"
     )
-    if method == "by_user":
+    if config.has_moments:
+        remedy = "moments farther from each other and from the ends of the data, or less gap_days"
+    elif method == "by_user":
         remedy = "more users, or larger shares; a share of 0 asks for no such phase"
     for phase, is_wanted in wanted.items():
         if is_wanted and counts[phase] == 0:

@@ -22,7 +22,14 @@ from pydantic import TypeAdapter
 
 from data_pipeline.errors import DataError
 from data_pipeline.statistics import Statistics
-from data_pipeline.store_card import CARD_FILE, SCHEMA_VERSION, CategoryField, StoreCard, ranges
+from data_pipeline.store_card import (
+    CARD_FILE,
+    SCHEMA_VERSION,
+    CategoryField,
+    StoreCard,
+    ranges,
+    with_room,
+)
 from data_pipeline.store_tables import (
     QUERY_KIND,
     REVIEW_KIND,
@@ -94,6 +101,7 @@ class TokenStore:
             if kind != "text"
         }
         # Constants follow the store's own pieces, and their tokens follow the store's own tokens.
+        # The arrays have room to grow: the names of a field's values may be very many constants.
         self._constant_ids: dict[bytes, int] = {}
         self._constants: dict[str, int] = {}
         self._constant_tokens: Ids = np.empty(0, np.int32)
@@ -272,9 +280,14 @@ class TokenStore:
         """Return the piece that holds these ids."""
         key = ids.tobytes()
         if key not in self._constant_ids:
-            self._constant_ids[key] = self.n_pieces + len(self._constant_ids)
-            self._constant_tokens = np.concatenate([self._constant_tokens, ids])
-            self._constant_offsets = np.append(self._constant_offsets, len(self._constant_tokens))
+            n = len(self._constant_ids)
+            begin = int(self._constant_offsets[n])
+            end = begin + len(ids)
+            self._constant_tokens = with_room(self._constant_tokens, end)
+            self._constant_offsets = with_room(self._constant_offsets, n + 2)
+            self._constant_tokens[begin:end] = ids
+            self._constant_offsets[n + 1] = end
+            self._constant_ids[key] = self.n_pieces + n
         return self._constant_ids[key]
 
     def gather(self, pieces: Sequence[int]) -> tuple[Ids, NDArray[np.int64]]:
@@ -290,8 +303,9 @@ class TokenStore:
         starts_S = self.piece_offsets_P1[own_S]
         lengths_S = self.piece_offsets_P1[own_S + 1] - starts_S
         constants = pieces_S[constant_S] - self.n_pieces
-        starts_S[constant_S] = n_tokens + self._constant_offsets[constants]
-        lengths_S[constant_S] = np.diff(self._constant_offsets)[constants]
+        begins = self._constant_offsets[constants]
+        starts_S[constant_S] = n_tokens + begins
+        lengths_S[constant_S] = self._constant_offsets[constants + 1] - begins
         source = ranges(starts_S, lengths_S)
         own = source < n_tokens
         ids = np.empty(len(source), np.int32)
@@ -315,15 +329,20 @@ class TokenStore:
     def _history_cue(self) -> Ids:
         return self.encoder.piece("History:\n")
 
+    @cached_property
+    def _examples_cue(self) -> Ids:
+        return self.encoder.piece("Examples:\n")
+
     # Trunks
 
     def trunk(self, moment: Moment, style: str, max_tokens: int) -> tuple[Ids, "EventSpans"]:
         """Assemble the trunk of a moment: profile and dated history, newest last.
 
-        The oldest whole events are dropped until the trunk fits `max_tokens`.
+        The oldest whole events are dropped until the trunk fits `max_tokens`. Without a user it
+        holds the moment's demonstrations, nearest last; the farthest are dropped first.
         """
         if moment.user < 0:
-            return self._start, EventSpans.none()
+            return self._demonstrated(moment.demonstrations, max_tokens), EventSpans.none()
         profile = self.piece(
             self.constant(" unknown\n")
             if moment.anonymous
@@ -336,6 +355,17 @@ class TokenStore:
         room = max_tokens - sum(map(len, head))
         history, spans = self._history(moment, style, room, offset=max_tokens - room)
         return np.concatenate([*head, history]), spans
+
+    def _demonstrated(self, rows: Sequence[Sequence[int]], max_tokens: int) -> Ids:
+        head, found = [self._start, self._examples_cue], list[Ids]()
+        room = max_tokens - sum(map(len, head))
+        for row in rows:
+            ids, _ = self.gather(row)
+            room -= len(ids)
+            if room < 0:
+                break
+            found.append(ids)
+        return np.concatenate([*head, *reversed(found)]) if found else self._start
 
     def _history(
         self, moment: Moment, style: str, room: int, offset: int

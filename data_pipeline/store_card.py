@@ -4,7 +4,7 @@ Shapes: N items, N1 = N + 1 offsets.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from data_pipeline.corpus_schema import FieldKind
+from data_pipeline.store_tables import SENTENCE_KIND
 
 SCHEMA_VERSION: Final = 2
 CARD_FILE: Final = "store.json"
+_Number = TypeVar("_Number", bound=np.number[Any])
 
 
 @checked_dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))
@@ -52,6 +54,11 @@ class StoreCard:
     counts: dict[str, int]
     """Rows of every table that there is, pieces and tokens."""
 
+    @property
+    def has_sentences(self) -> bool:
+        """Whether the first sentences of reviews are pieces: older stores have none."""
+        return SENTENCE_KIND in self.first_piece
+
 
 @dataclass(frozen=True, slots=True)
 class CategoryField:
@@ -76,3 +83,15 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     """Concatenate `arange(start, start + length)` of every pair."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+
+
+def with_room(array: NDArray[_Number], n: int) -> NDArray[_Number]:
+    """Return the array where it has n entries, else a copy with room for twice as many.
+
+    What is behind the old entries means nothing. Appending one by one then costs linear time.
+    """
+    if len(array) >= n:
+        return array
+    larger = np.zeros(2 * n, array.dtype)
+    larger[: len(array)] = array
+    return larger

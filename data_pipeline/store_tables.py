@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 QUERY_KIND: Final = "query"
 TAG_KIND: Final = "tag"
 REVIEW_KIND: Final = "review"
+SENTENCE_KIND: Final = "sentence"
+"""The first sentence of a review."""
 
 
 class Names(Sequence[str]):

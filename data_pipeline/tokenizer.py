@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ class TextEncoder:
     def vocab_size(self) -> int:
         """Rows that an embedding matrix needs for every id of the tokenizer."""
         return len(self.tokenizer)
+
+    @cached_property
+    def line_ends(self) -> frozenset[int]:
+        """Every token that ends a line: a newline alone, or with what some tokenizers join to it.
+
+        Control tokens are not among them.
+        """
+        ids = [token for token in range(self.vocab_size) if token not in self.control_ids]
+        texts = self.tokenizer.batch_decode([[token] for token in ids])
+        return frozenset(token for token, text in zip(ids, texts, strict=True) if "\n" in text)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into the folder."""

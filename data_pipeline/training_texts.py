@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from data_pipeline.build_config import BuildConfig
 from data_pipeline.corpus import Corpus, Field
 from data_pipeline.corpus_checks import codes_of
+from data_pipeline.described import DescribedCorpus, describe
 from data_pipeline.errors import DataError
 from data_pipeline.files import atomic_folder, refuse_existing
 from data_pipeline.splits import Phase, Split, split_corpus
 from data_pipeline.store_tables import REVIEW_KIND
+from data_pipeline.tasks import Task, all_tasks, applicable
 from data_pipeline.tasks.options import decade_name
 from data_pipeline.tasks.texts import answer_texts, prompt_texts
 from data_pipeline.tokenizer import TextEncoder, train_tokenizer
@@ -91,13 +93,17 @@ def fit_verbalizer(corpus: Corpus, split: Split) -> Verbalizer:
 
 
 def train_on_corpus(
-    corpus: Corpus, verbalizer: Verbalizer, config: BuildConfig, split: Split, vocab_size: int
+    described: DescribedCorpus,
+    verbalizer: Verbalizer,
+    config: BuildConfig,
+    split: Split,
+    vocab_size: int,
 ) -> TextEncoder:
     """Train a tokenizer on one corpus."""
 
     def texts() -> Iterator[str]:
-        yield from _fixed_texts([corpus])
-        yield from _corpus_texts(corpus, verbalizer, config, split)
+        yield from _fixed_texts([(described.corpus, _applying(described))])
+        yield from _corpus_texts(described.corpus, verbalizer, config, split)
 
     return train_tokenizer(texts(), vocab_size=vocab_size)
 
@@ -130,6 +136,10 @@ def train_shared_tokenizer(
         raise DataError("a tokenizer needs texts", remedy="name at least one corpus")
     splits = [split_corpus(corpus, config.split) for corpus in corpora]
     verbalizers = list(map(fit_verbalizer, corpora, splits))
+    applying = [
+        _applying(describe(corpus, split, config))
+        for corpus, split in zip(corpora, splits, strict=True)
+    ]
 
     def texts(index: int) -> Iterator[str]:
         return _corpus_texts(corpora[index], verbalizers[index], config, splits[index])
@@ -138,7 +148,7 @@ def train_shared_tokenizer(
     wanted = min(max(sizes), _SHARED_CHARACTERS)
 
     def balanced() -> Iterator[str]:
-        yield from _fixed_texts(corpora)
+        yield from _fixed_texts(list(zip(corpora, applying, strict=True)))
         for index, size in enumerate(sizes):
             log.info("%s gives %s characters", corpora[index].name, f"{size:,}")
             yield from _resized(texts(index), wanted / size)
@@ -156,17 +166,26 @@ def _resized(texts: Iterable[str], factor: float) -> Iterator[str]:
             yield text
 
 
-def _fixed_texts(corpora: Sequence[Corpus]) -> Iterator[str]:
+def _applying(described: DescribedCorpus) -> list[Task]:
+    """Tasks whose words prompts of this corpus hold."""
+    return [task for task in all_tasks().values() if applicable(task, described) is None]
+
+
+def _fixed_texts(corpora: Sequence[tuple[Corpus, Sequence[Task]]]) -> Iterator[str]:
     """The prompts' own words, often, as they stand in each prompt.
 
+    Only those of tasks that apply: words of the others would take the room of frequent records.
     Answers come so often that each becomes one token, whatever the size of the vocabulary.
     """
-    nouns = dict.fromkeys(corpus.card.item_noun for corpus in corpora)
-    for noun in nouns:
-        own = prompt_texts(noun)
+    tasks_of: dict[str, dict[Task, None]] = {}
+    for corpus, applying in corpora:
+        tasks_of.setdefault(corpus.card.item_noun, {}).update(dict.fromkeys(applying))
+    for noun, tasks in tasks_of.items():
+        own = prompt_texts(list(tasks), noun)
         for _ in range(_PROMPT_REPEATS):
             yield from own
-    answers = answer_texts([name for corpus in corpora for name in _answer_names(corpus)])
+    names = [name for corpus, _ in corpora for name in _answer_names(corpus)]
+    answers = answer_texts([task for tasks in tasks_of.values() for task in tasks], names)
     for _ in range(_ANSWER_REPEATS):
         yield from answers
 

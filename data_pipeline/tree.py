@@ -26,6 +26,9 @@ class Moment:
     """Milliseconds since 1970; ages in the trunk are measured from here."""
     anonymous: bool = False
     """The trunk leaves the profile out."""
+    demonstrations: tuple[tuple[int, ...], ...] = ()
+    """Labelled rows of other users that a trunk without a user shows: the pieces of each, nearest
+    to the question first."""
 
 
 NOBODY = Moment(user=-1, start=0, cut=0, stop=0, time=0)
@@ -36,13 +39,16 @@ class Question:
     """What a task asks about a subject, and the right answer."""
 
     label: int
-    """Index of the right label word or candidate; for title tasks the row of the right item."""
+    """Index of the right label word or candidate; for title tasks the row of the right item; for
+    text tasks 0."""
     pieces: tuple[int, ...] = ()
     """Pieces of the question, between instruction and answer cue."""
     candidates: tuple[int, ...] = ()
     """Item rows asked about. In a choice among items, candidate i is answered by letter i."""
     n_choices: int = 0
-    """Answers that can be given; 0 for title tasks."""
+    """Answers that can be given; 0 where the answer is written: for title and text tasks."""
+    text: tuple[int, ...] = ()
+    """Pieces of the right answer of a text task; the last one ends its line."""
     answers: tuple[int, ...] = ()
     """Token of each choice where options are answered by their names; empty: the task's labels."""
     gains: tuple[float, ...] | None = None
@@ -54,6 +60,12 @@ class Question:
     query: int | None = None
     """Row of the query that this is about. Questions of one query, like those of one user, are not
     independent: a bootstrap draws them together."""
+    request: int | None = None
+    """First row of the request in which the item was shown, with others that are asked about one
+    by one: their order, too, is an answer."""
+    user: int | None = None
+    """Row of the user whose event this is about, where the moment is nobody's. A bootstrap draws
+    the questions of one user together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +83,7 @@ class Branch:
     answer: Ids
     """Ids expected behind each of the last m tokens; shape [m]."""
     choices: Ids
-    """The id of each possible answer; empty for title tasks; shape [K]."""
+    """The id of each possible answer; empty for title and text tasks; shape [K]."""
     question: Question
     weight: float = 1.0
 

@@ -52,10 +52,17 @@ class Budget:
     review_characters: int = 1200
     """Of a review's beginning; its tokens are then counted."""
     review_tokens: int = 128
+    sentence_tokens: int = 24
+    """Of a review's first sentence."""
 
 
 # The categories Cc, Zl and Zp of Unicode: they hold these characters and, by its rules, no others.
 _BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+_SENTENCE_ENDS: Final = re.compile(
+    r"""[.!?\u2026\u3002\uff01\uff1f]+["'\u201d\u2019)\]]*(?=\s|$)"""
+)
 
 
 def clean(text: str, *, words: int, characters: int) -> str:
@@ -76,6 +83,17 @@ def clean_beginning(text: str, characters: int) -> str:
         return kept
     end = kept.rfind(" ", 1, characters + 1)
     return kept[: end if end > 0 else characters]
+
+
+def first_sentence(text: str) -> str:
+    """The beginning of a line up to where a sentence ends, of two words at least; else all of it.
+
+    One word, as in `Wow!` or `Dr.`, says too little to stand alone.
+    """
+    for end in _SENTENCE_ENDS.finditer(text):
+        if " " in text[: end.start()].strip():
+            return text[: end.end()]
+    return text
 
 
 class NumberWords:
@@ -161,6 +179,10 @@ class Verbalizer:
     def review(self, text: str) -> str:
         """Return the beginning of what a user wrote; empty where nothing is visible."""
         return clean_beginning(text, self.budget.review_characters)
+
+    def sentence(self, text: str) -> str:
+        """Return the first sentence of what a user wrote; empty where nothing is visible."""
+        return first_sentence(self.review(text))
 
     def _value(self, field: Field, value: Any) -> str:
         if field.kind == "year":

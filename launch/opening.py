@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -104,8 +104,19 @@ def cache_dir() -> Path:
     return Path(os.environ.get("BREWHOUSE_CACHE") or Path(base) / "brewhouse")
 
 
-def split_config(method: str) -> SplitConfig:
-    """The split of a method's name. Raises typer.BadParameter where there is none."""
+def split_config(
+    method: str,
+    *,
+    train_end: str | None = None,
+    validation_end: str | None = None,
+    gap_days: float | None = None,
+) -> SplitConfig:
+    """The split that options ask for; what is None is as the config has it.
+
+    Raises:
+        typer.BadParameter: there is no such method.
+        ValueError: a moment cannot be read, or the options contradict each other.
+    """
     from typing import get_args, get_type_hints
 
     from data_pipeline.splits import SplitConfig
@@ -113,7 +124,9 @@ def split_config(method: str) -> SplitConfig:
     methods = get_args(get_type_hints(SplitConfig)["method"])
     if method not in methods:
         raise typer.BadParameter(f"'{method}' is no split: choose {' or '.join(methods)}")
-    return SplitConfig(method=method)  # type: ignore[arg-type]
+    given = {"train_end": train_end, "validation_end": validation_end, "gap_days": gap_days}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return SplitConfig(method=method, **settings)  # type: ignore[arg-type]
 
 
 def compile_corpus(
@@ -121,7 +134,7 @@ def compile_corpus(
     tokenizer: str,
     out_dir: Path,
     *,
-    split_method: str = "auto",
+    split: SplitConfig | None = None,
     overwrite: bool = False,
 ) -> TokenStore:
     """Open a corpus and compile it."""
@@ -133,5 +146,5 @@ def compile_corpus(
         from modeling.weights import resolve_weights
 
         tokenizer = resolve_weights(tokenizer)
-    config = BuildConfig(split=split_config(split_method))
+    config = BuildConfig() if split is None else BuildConfig(split=split)
     return compile_store(Corpus.open(corpus_dir), tokenizer, out_dir, config, overwrite=overwrite)

@@ -52,6 +52,8 @@ def _prompt(example: Json, *, unfolded: bool) -> Prompt:
     scores = ", ".join(f"{choice} {share:.3f}" for choice, share in ordered[:MOST_CHOICES])
     if "rank" in example:
         scores = f"the right item stands at rank {example['rank']:g} of the catalog"
+    if "said" in example:
+        scores = f"it writes “{example['said']}”"
     note = f"Right: **{answer.strip()}**. Model: {scores or 'no scores'}."
     return Prompt(str(example.get("task", "a task")), pieces, note, unfolded)
 

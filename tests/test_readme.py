@@ -124,6 +124,13 @@ def test_files_and_links_exist(path: Path) -> None:
     assert missing == []
 
 
+def test_the_map_of_the_data_pipeline_is_whole() -> None:
+    text = (ROOT / "data_pipeline" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    there = {path.name for path in (ROOT / "data_pipeline").glob("*.py")} - {"__init__.py"}
+    assert there - named == set()
+
+
 @pytest.mark.parametrize(("name", "command"), list(leaves(get_command(app))))
 def test_every_command_has_help_and_examples_that_parse(name: str, command: Any) -> None:
     assert command.help

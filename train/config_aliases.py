@@ -55,6 +55,7 @@ _RENAMED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "mixture.tasks": ("tasks", "task_weights"),
     "mixture.store_weights": ("interleave_probs", "interleave_prob", "mix_strategy"),
+    "mixture.demonstrations": ("num_fewshot", "n_shot", "num_shots"),
     "mixture.history_events": ("max_history", "max_hist_len", "history_length"),
     "mixture.max_trunk_tokens": (
         "sequence_len",

@@ -151,6 +151,7 @@ def training_windows(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Windows of one epoch as (inputs, targets) `[B, L]`: every TRAIN event is a target once.
 
+    L is at most `max_length`: columns that no window of the batch reaches are dropped.
     Every sequence is cut from a random phase, so that an event meets every position over the
     epochs. Its first event is predicted from padding alone: that is what an empty history is.
     """
@@ -164,16 +165,12 @@ def training_windows(
         windows += [(int(first), start, end) for start, end in pairwise(bounds)]
     order = generator.permutation(len(windows))
     for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        inputs_BL = np.full((len(rows), L), padding, dtype=np.int64)
-        targets_BL = np.full((len(rows), L), padding, dtype=np.int64)
-        for row, index in enumerate(rows):
-            first, begin, end = windows[index]
-            targets_BL[row, L - (end - begin) :] = data.train_item_E[begin:end]
-            # Inputs reach back before the window as far as the row is wide.
-            known = data.train_item_E[max(first, end - 1 - L) : end - 1]
-            inputs_BL[row, L - len(known) :] = known
-        yield inputs_BL, targets_BL
+        batch = [windows[index] for index in order[start : start + batch_size]]
+        # Inputs reach back before the window as far as the row is wide.
+        known = [data.train_item_E[max(first, end - 1 - L) : end - 1] for first, _, end in batch]
+        wanted = [data.train_item_E[begin:end] for _, begin, end in batch]
+        width = max(map(len, (*known, *wanted)))
+        yield _right_aligned(known, width, padding), _right_aligned(wanted, width, padding)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,10 +242,16 @@ def pad_left(
 
     Columns that no history reaches are dropped, but one stays.
     """
-    length = min(length, max((len(history) for history in histories), default=1) or 1)
-    items_BL = np.full((len(histories), length), padding, dtype=np.int64)
-    for row, history in enumerate(histories):
-        if len(history):
-            newest = np.asarray(history[-length:])
+    longest = max((len(history) for history in histories), default=1) or 1
+    return _right_aligned(histories, min(length, longest), padding)
+
+
+def _right_aligned(
+    rows: Sequence[npt.NDArray[np.integer]], width: int, padding: int
+) -> npt.NDArray[np.int64]:
+    items_BL = np.full((len(rows), width), padding, dtype=np.int64)
+    for row, items in enumerate(rows):
+        if len(items):
+            newest = np.asarray(items[-width:])
             items_BL[row, -len(newest) :] = newest
     return items_BL

@@ -30,7 +30,7 @@ def task_sheet(store: TokenStore, tasks: Sequence[Task], trees: Sequence[Tree]) 
         "item_noun": store.card.item_noun,
         "prompt": (
             "trunk (profile and dated history) and branch (instruction, question, answer cue) in a "
-            "row; a label task is answered by the next token, a title task by the title's tokens"
+            "row; a label task is answered by the next token, a title or text task by a line"
         ),
         "tasks": {
             task.name: _entry(store, task, examples.get(number))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.corpus import Corpus, Field, Origin, write_corpus
+from data_pipeline.corpus import Corpus, Field, Origin, PublishedSplit, write_corpus
 from data_pipeline.corpus_checks import check_ids
 from data_pipeline.corpus_schema import item_schema
 from data_pipeline.errors import DataError
@@ -78,6 +78,9 @@ class AmazonSource(Source):
     has_links: ClassVar[bool] = False
     """Whether records name related products."""
 
+    published_split: ClassVar[PublishedSplit | None] = None
+    """The publisher's own moments, where it names some."""
+
     @abstractmethod
     def rating_tables(self, paths: Paths) -> Iterator[tuple[pa.Table, Origin]]:
         """Events as `rated` makes them, in the order of the files, and where they came from.
@@ -122,6 +125,7 @@ class AmazonSource(Source):
                 item_noun="product",
                 source=f"{self.full_name}, {self.homepage}",
                 licence=self.licence,
+                published_split=self.published_split,
                 origins={"events": origin, "items": Origin(files=(str(paths["items"]),))},
                 dropped=dropped,
                 overwrite=overwrite,

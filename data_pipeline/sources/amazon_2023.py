@@ -5,9 +5,9 @@
     amazon-2023:Office_Products-5core    of these, where everyone and everything has five or more
 
 The benchmark's two splits follow from time and order, which the corpus keeps as published:
-"last_out" is `SplitConfig(method="leave_last")` (for users with three events or more), "timestamp"
-has its boundaries at `VALIDATION_STARTS` and `TEST_STARTS`. Its three files per split are taken
-too, in place of the one file before the split.
+"last_out" is `--split leave_last` (for users with three events or more), "timestamp" is `--split
+published`, whose moments are `VALIDATION_STARTS` and `TEST_STARTS`. Its three files per split are
+taken too, in place of the one file before the split.
 
 Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", arXiv:2403.03952.
 """
@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_pipeline.corpus import PublishedSplit
 from data_pipeline.corpus_checks import Origin
 from data_pipeline.sources import convert
 from data_pipeline.sources.amazon import (
@@ -144,6 +145,9 @@ class AmazonReviews2023(AmazonSource):
     """Per variant, what is known of users, items and ratings."""
 
     product_key: ClassVar[re.Pattern[bytes]] = re.compile(rb'"parent_asin": ?"([^"]+)"')
+    published_split: ClassVar[PublishedSplit | None] = PublishedSplit(
+        train_end=VALIDATION_STARTS, validation_end=TEST_STARTS
+    )
 
     @property
     def category(self) -> str:

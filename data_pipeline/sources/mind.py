@@ -13,7 +13,10 @@ same in all of a reader's impressions, so all of it is older than the log: such 
 the latest moment they can have happened, so nothing is known earlier than it was; their ages in a
 prompt are lower bounds. A click task asks about events with a request only.
 
-The published validation day is `VALIDATION_STARTS` onwards.
+The labels of the published test week are secret, so results are reported on the validation day:
+`--split published` makes it TEST, from `DEV_STARTS` on, and takes VALIDATION from the last
+impressions before it. Its MRR and nDCG within an impression are those of `brewhouse eval RUN
+--whole-impressions`, with as many `--max-targets` as one can wait for.
 
 F. Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020.
 """
@@ -28,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.corpus import Corpus, Field, Origin, write_corpus
+from data_pipeline.corpus import Corpus, Field, Origin, PublishedSplit, write_corpus
 from data_pipeline.corpus_checks import first
 from data_pipeline.errors import DataError
 from data_pipeline.sources.archives import (
@@ -45,7 +48,7 @@ from data_pipeline.sources.markup import readable_column
 from data_pipeline.sources.spool import kept, spool_beside, spooled
 from data_pipeline.sources.streams import csv_tables
 
-VALIDATION_STARTS = 1_573_776_000_000
+DEV_STARTS = 1_573_776_000_000
 """15 November 2019 in milliseconds since 1970: the published training impressions are before."""
 
 # Rows of behaviors.tsv and news.tsv, as counted in the published files. (The paper's figures of
@@ -192,6 +195,7 @@ class Mind(Source):
                 item_noun="article",
                 source=f"MIND ({self.variant}), {self.homepage}",
                 licence=self.licence,
+                published_split=PublishedSplit(validation_end=DEV_STARTS),
                 origins={"items": Origin(files=(str(paths["train_news"]),))},
                 dropped={"duplicates": n_repeated} if n_repeated else {},
                 overwrite=overwrite,

@@ -5,6 +5,11 @@ collection whose judgements were made by a person who knew the pages. All tags a
 dated like their page. The bookmarks in their order are the events of one user. Pages that the
 curator called related are links.
 
+Nobody said which pages a tag does not fit, so there is one grade: tasks that compare grades
+(`search_match`, `query_ranking`) do not apply, and `search_match_sampled` draws pages of other tags
+in their place. Such a page may fit all the same, above all one with a narrower tag. A query is the
+page's own tag, so `tag_suggestion` counts a tag that is kept back as a query as never seen.
+
 Pages are mostly about language technology and the web, in English and French. The oldest have only
 a day, which counts from its midnight.
 """

@@ -6,15 +6,22 @@ A task of your own registers by `register_task`, from a module named under `plug
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from data_pipeline.described import Described
 from data_pipeline.errors import DataError
-from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import LETTERS, YES_NO, Task
 from data_pipeline.tasks.comparison import BestOfList, OddOneOut, Pairwise
 from data_pipeline.tasks.domains import CrossDomainLike
+from data_pipeline.tasks.explanation import Explanation
 from data_pipeline.tasks.impressions import Action, Click, ClickOfList
 from data_pipeline.tasks.item_fields import ImputeField, ImputeHeldField
 from data_pipeline.tasks.items import ImputeDecade, ImputeGenre, Similar
 from data_pipeline.tasks.links import LinkedItems
+from data_pipeline.tasks.many_shot import (
+    ManyShotEarlyAccess,
+    ManyShotHelpful,
+    ManyShotReviewRating,
+    ManyShotSpoiler,
+)
 from data_pipeline.tasks.needs import missing
 from data_pipeline.tasks.outcomes import Finished, HoursBucket, PlaysAgainstMedian, Recommended
 from data_pipeline.tasks.pointwise import (
@@ -34,6 +41,7 @@ from data_pipeline.tasks.search import (
     QueryRanking,
     QuerySuggestion,
     SearchMatch,
+    SearchMatchSampled,
     SearchRelevance,
     SubstituteDetection,
 )
@@ -48,6 +56,7 @@ from data_pipeline.tasks.sequence import (
 from data_pipeline.tasks.steering import SlateWithNote
 from data_pipeline.tasks.tags import TagRelevance, TagSuggestion
 from data_pipeline.tasks.taste import FutureGenre
+from data_pipeline.tasks.taste_summary import TasteSummary
 from data_pipeline.tasks.timeline import SequenceCompletion, TimeToNext
 from data_pipeline.tasks.view import View
 
@@ -98,8 +107,11 @@ _TASKS: dict[str, Task] = {
         Similar(),
         TagSuggestion(),
         ReviewChoice(),
+        Explanation(),
+        TasteSummary(),
         SearchRelevance(),
         SearchMatch(),
+        SearchMatchSampled(),
         SubstituteDetection(),
         QueryRanking(),
         ComplexQuerySearch(),
@@ -109,6 +121,10 @@ _TASKS: dict[str, Task] = {
         ImputeHeldField(),
         TagRelevance(),
         LinkedItems(),
+        ManyShotHelpful(),
+        ManyShotReviewRating(),
+        ManyShotSpoiler(),
+        ManyShotEarlyAccess(),
         ProbeAge(),
         ProbeGender(),
         ProbeOccupation(),
@@ -140,6 +156,6 @@ def task_named(name: str) -> Task:
     return _TASKS[name]
 
 
-def applicable(task: Task, store: TokenStore) -> str | None:
+def applicable(task: Task, store: Described) -> str | None:
     """Return None where the corpus has what the task needs, else what it lacks, as a sentence."""
     return missing(task.needs, store)

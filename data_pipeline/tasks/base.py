@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,11 @@ from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
 Tier = Literal["T1", "T2a", "T2b", "T2c"]
-Kind = Literal["label", "choice", "title"]
-History = Literal["full", "cold", "none", "item", "anonymous"]
+Kind = Literal["label", "choice", "title", "text"]
+History = Literal["full", "cold", "none", "item", "anonymous", "demonstrations"]
+
+NEVER_TRAINED: Final[tuple[History, ...]] = ("anonymous", "demonstrations")
+"""Histories of which a mixture makes no trees."""
 
 Rows = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -36,17 +39,20 @@ class Task(abc.ABC):
     tier: ClassVar[Tier] = "T1"
     """T1 is trained; T2a is an unseen question, T2b an unseen corpus, T2c both: never trained."""
     kind: ClassVar[Kind] = "label"
-    """`label`: words of `labels`; `choice`: letters; `title`: the text of an item."""
+    """`label`: words of `labels`; `choice`: letters; `title`: the title of an item; `text`: a short
+    text of its own, one line."""
     labels: ClassVar[tuple[str, ...]] = YES_NO
     metric: ClassVar[str]
     """The headline metric, by its name in `train.evaluation.metrics`."""
     baselines: ClassVar[tuple[str, ...]] = ("majority",)
     """Names in `train.evaluation.baselines`; the trivial one first."""
     history: ClassVar[History] = "full"
-    """What the trunk holds: the history, its first few events, the profile only, nothing, or the
-    history without the profile (for evaluation only)."""
+    """What the trunk holds: the history, its first few events, the profile only, nothing; for
+    evaluation only also the history without the profile, or labelled rows of other users."""
     next_only: ClassVar[bool] = False
     """Evaluation asks about the event that follows the history at once, and no later one."""
+    asks_what_was_shown: ClassVar[bool] = False
+    """Its events are items that were shown together: an evaluation may ask about whole requests."""
     only_if_named: ClassVar[bool] = False
     """No evaluation asks it unless its name is given."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -58,6 +64,11 @@ class Task(abc.ABC):
     held_out_instructions: ClassVar[tuple[str, ...]]
     """Phrasings that only evaluation uses."""
 
+    @property
+    def is_written(self) -> bool:
+        """Whether answers are texts, a title or a line of one's own, rather than one token each."""
+        return self.kind in ("title", "text")
+
     @abc.abstractmethod
     def ask(self, view: View, subject: int) -> Question | None:
         """Ask about a subject: an event row of the window, or one of the task's own `subjects`.
@@ -68,10 +79,20 @@ class Task(abc.ABC):
     def subjects(self, view: View) -> Rows | None:
         """Return the rows that may be asked about in the view's phase, of whichever table they are.
 
-        None for the events of the window. A task with history `item` knows no window and always
-        says its rows itself: of items, judgements, tags...
+        None for the events of the window. A task with history `item` or `demonstrations` knows no
+        window and always says its rows itself: of items, judgements, tags...
         """
         return None
+
+    def demonstrations(
+        self, view: View, subjects: Sequence[int], n: int
+    ) -> Sequence[tuple[int, ...]]:
+        """Return up to n labelled rows to learn the question from, nearest first; fewer are a part.
+
+        Each row is its pieces. None is about a user who is asked about, and all lie in training
+        time. For tasks with history `demonstrations`.
+        """
+        return ()
 
 
 def own_subjects(task: Task, view: View) -> Rows:

@@ -4,6 +4,9 @@ from typing import Final
 
 ANSWER_CUE: Final = "Answer:"
 TITLE_CUE: Final = "Title:"
+TEXT_CUE: Final = "Text:"
+TASTE: Final = "Taste:"
+"""Stands before a summary that is shown in place of a history."""
 QUERY: Final = "Query:"
 TAG: Final = "Tag:"
 FIELD: Final = "Field:"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from data_pipeline.tasks.base import Task
+from data_pipeline.tasks.base import NEVER_TRAINED, Task
 
 FROZEN_FILE: Final = Path(__file__).with_name("held_out_tasks.json")
 
@@ -32,6 +32,8 @@ def held_out_because(task: Task) -> str | None:
     frozen = _frozen()
     if task.tier != "T1":
         return f"is {task.tier}: it is for evaluation and never trained on"
+    if task.history in NEVER_TRAINED:
+        return f"has history {task.history!r}: no training shows that"
     if task.name in frozen:
         return "stands in the frozen list of held-out tasks and is never trained on"
     owners = {text: name for name, entry in frozen.items() for text in entry["phrasings"]}

@@ -24,6 +24,7 @@ class Click(Task):
     family = "impressions"
     metric = "auc"
     baselines = ("majority", "popularity", "item_knn", "logistic", "gradient_boosting")
+    asks_what_was_shown = True
     needs = frozenset({"impressions"})
     constants = (CANDIDATE,)
     instructions = (
@@ -39,8 +40,8 @@ class Click(Task):
         if action not in (CLICKED, SKIPPED):
             return None
         # Beside an impression log there may be one of clicks alone: there nothing was ever skipped.
-        skips = (view.skipped(row) for row in view.request(subject))
-        if not any(skips) and not view.shelf.shown_alone:
+        shown = view.request(subject)
+        if not any(map(view.skipped, shown)) and not view.shelf.shown_alone:
             return None
         item = view.item(subject)
         return Question(
@@ -48,6 +49,7 @@ class Click(Task):
             pieces=(view.constant(CANDIDATE), view.line(item)),
             candidates=(item,),
             n_choices=2,
+            request=shown.start if len(shown) > 1 else None,
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from data_pipeline.draws import permuted
 from data_pipeline.tasks.base import LETTERS, History, Kind, Rows, Task
 from data_pipeline.tasks.cues import FIELD, TITLE_CUE
-from data_pipeline.tasks.needs_tables import fields_to_impute
+from data_pipeline.tasks.needs_tables import FEWEST_NAMES, fields_to_impute
 from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 
@@ -19,7 +19,8 @@ _TRIES: Final = 8
 class ImputeField(Task):
     """T36 for any category: the field's name stands in the question, one of its values is right.
 
-    Wrong values come from other items, as often as these have them: a rare value is no hint.
+    Wrong values come from other items, as often as these have them: a rare value is no hint. There
+    are up to four of them, fewer where a field has no more.
     Evaluation asks about items without a training event, whose record no history has shown; where
     there are no events at all, about one item in ten.
     """
@@ -61,7 +62,7 @@ class ImputeField(Task):
         right = view.categories(field, subject)
         answer = right[view.draws.below(len(right))]
         options = [answer, *_of_other_items(view, field, right)]
-        if len(options) < OPTIONS:
+        if len(options) < FEWEST_NAMES:
             return None
         view.draws.shuffle(options)
         all_names = view.store.categories(field).names

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from data_pipeline.store import TokenStore
+from data_pipeline.described import Described
 from data_pipeline.tasks.judged import MOST_GRADES
 
 RELEVANT_FROM: Final = 0.7
@@ -17,16 +17,21 @@ LEFT: Final = ("skipped",)
 HELD_FIELDS: Final = frozenset({"countries", "country", "languages", "language", "color", "format"})
 """Fields of items that are never trained on, so that a question about an unseen field is left."""
 ASKED_OTHERWISE: Final = frozenset({"genres"})
-FEWEST_NAMES: Final = 5
+FEWEST_NAMES: Final = 2
 
 
-def _judgements(store: TokenStore, name: str) -> str | None:
-    """`judgements.*`: any; `.several` grades; `.graded` on a scale; else a label of that name."""
+def _judgements(store: Described, name: str) -> str | None:
+    """`judgements.*`: any; `.several` grades; `.graded` on a scale; `.positive` ones alone.
+
+    Else a label of that name.
+    """
     table = store.judgements
     if table is None or not len(table.grade_J):
         return "it has no judged queries"
-    if name in ("several", "graded"):
+    if name in ("several", "graded", "positive"):
         grades = len(np.unique(table.grade_J))
+        if name == "positive":
+            return None if grades == 1 else "its judgements are of several grades"
         if grades < 2:
             return "its judgements are all of one grade"
         if name == "graded" and grades > MOST_GRADES:
@@ -36,7 +41,7 @@ def _judgements(store: TokenStore, name: str) -> str | None:
     return None
 
 
-def _searches(store: TokenStore, _: str) -> str | None:
+def _searches(store: Described, _: str) -> str | None:
     table = store.searches
     if table is None or not len(table.item_S):
         return "it has no searches"
@@ -45,7 +50,7 @@ def _searches(store: TokenStore, _: str) -> str | None:
     return None
 
 
-def _tags(store: TokenStore, name: str) -> str | None:
+def _tags(store: Described, name: str) -> str | None:
     """`tags.said`: by somebody; `tags.relevance`: weights from 0 to 1, high ones and low ones."""
     table = store.tags
     if table is None or not len(table.item_A):
@@ -60,14 +65,14 @@ def _tags(store: TokenStore, name: str) -> str | None:
     return None
 
 
-def _links(store: TokenStore, name: str) -> str | None:
+def _links(store: Described, name: str) -> str | None:
     table = store.links
     if table is None or name not in table.relations:
         return f"its items have no links {name!r}"
     return None
 
 
-def fields_to_impute(store: TokenStore, *, held: bool) -> list[str]:
+def fields_to_impute(store: Described, *, held: bool) -> list[str]:
     """Return the item fields of categories to ask about: those kept back, or the others."""
     names = [name for name in store.card.category_fields if (name in HELD_FIELDS) == held]
     return [
@@ -77,14 +82,14 @@ def fields_to_impute(store: TokenStore, *, held: bool) -> list[str]:
     ]
 
 
-def _categories(store: TokenStore, name: str) -> str | None:
+def _categories(store: Described, name: str) -> str | None:
     if fields_to_impute(store, held=name == "held"):
         return None
     kept = "kept back from training" if name == "held" else "trained on"
     return f"its items have no category of {FEWEST_NAMES} names or more that is {kept}"
 
 
-TABLE_CHECKS: Final[Mapping[str, Callable[[TokenStore, str], str | None]]] = {
+TABLE_CHECKS: Final[Mapping[str, Callable[[Described, str], str | None]]] = {
     "judgements": _judgements,
     "searches": _searches,
     "tags": _tags,

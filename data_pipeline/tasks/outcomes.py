@@ -77,8 +77,7 @@ class _YesNo(_Outcome):
     constants = (CANDIDATE, *(f"Earlier, {label}:" for label in YES_NO))
 
     def classify(self, view: View, event: int) -> int | None:
-        value = view.event_category(self.field, event)
-        return {"no": 0, "yes": 1}.get(value.lower()) if value else None
+        return yes_or_no(view, self.field, event)
 
 
 class Recommended(_YesNo):
@@ -134,10 +133,7 @@ class HoursBucket(_Outcome):
     held_out_instructions = ("For how many hours does this {item} hold the user?",)
 
     def classify(self, view: View, event: int) -> int | None:
-        hours = view.event_number(self.field, event)
-        if math.isnan(hours):
-            return None
-        return int(np.searchsorted(_HOUR_BOUNDS, hours, side="right"))
+        return hours_class(view, event)
 
     def words(self, label: int) -> str:
         return HOURS[label]
@@ -177,3 +173,15 @@ class PlaysAgainstMedian(_Outcome):
             return None
         median = float(np.median(past))
         return 0 if plays <= median / 2 else 2 if plays >= 2 * median else 1
+
+
+def yes_or_no(view: View, field: str, event: int) -> int | None:
+    """Return 0 or 1 for a field of events that says no or yes; None where it says neither."""
+    value = view.event_category(field, event)
+    return {"no": 0, "yes": 1}.get(value.lower()) if value else None
+
+
+def hours_class(view: View, event: int) -> int | None:
+    """Return which of `HOURS` the hours of an event are; None where they are not known."""
+    hours = view.event_number("hours", event)
+    return None if math.isnan(hours) else int(np.searchsorted(_HOUR_BOUNDS, hours, side="right"))

@@ -16,8 +16,7 @@ class ReviewChoice(Task):
 
     The label is known: what the user did, such as a rating, stands behind the item, and the wrong
     reviews are of events of the same phase, action and value, about other items, so that neither
-    the verdict nor a familiar text gives anything away. No kind of answer is free text, so nothing
-    is generated; the link between item, label and reason is the same, and the reason is real.
+    the verdict nor a familiar text gives anything away. `explanation` asks for the reason itself.
     """
 
     name = "review_choice"
@@ -55,7 +54,7 @@ class ReviewChoice(Task):
     def _others(self, view: View, subject: int) -> list[int]:
         actions = view.store.event_action_E
         found: list[int] = []
-        rows = view.shelf.reviewed_alike(int(actions[subject]), view.phase)
+        rows = view.shelf.reviewed(view.phase, int(actions[subject]))
         for _ in range(min(_TRIES, len(rows))):
             row = int(rows[view.draws.below(len(rows))])
             if view.item(row) != view.item(subject) and row not in found:

@@ -168,32 +168,70 @@ class QueryRanking(_Search):
         )
 
 
-class _FindRelevant(_Search):
-    """Asks which of several things belongs to a relevant judgement; the others are drawn.
+class _Relevant(_Search):
+    """Asks about a relevant judgement beside wrong ones, which are drawn.
 
     Wrong ones come from other relevant judgements of the phase, as often as they stand there, so
     that nothing tells them from the right one but the query.
     """
 
-    kind: ClassVar[Kind] = "choice"
     history: ClassVar[History] = "item"
-    labels = LETTERS[:CANDIDATES]
-    metric = "sampled_mrr"
-    needs = frozenset({"judgements.*"})
 
     def subjects(self, view: View) -> Rows:
         return view.shelf.judged.relevant_rows(view.phase)
 
-    def _others(self, view: View, taken: frozenset[int], column: Rows) -> list[int]:
+    def _others(self, view: View, taken: frozenset[int], column: Rows, n: int) -> list[int]:
         rows = self.subjects(view)
         found: list[int] = []
-        for _ in range(_TRIES * CANDIDATES):
+        for _ in range(_TRIES * (n + 1)):
             other = int(column[int(rows[view.draws.below(len(rows))])])
             if other not in taken and other not in found:
                 found.append(other)
-                if len(found) == CANDIDATES - 1:
+                if len(found) == n:
                     break
         return found
+
+
+class SearchMatchSampled(_Relevant):
+    """T30 where only what is relevant was judged: that, or what is relevant to another query.
+
+    What nobody judged for a query is taken to be no answer to it, so a wrong one may be right after
+    all: the best of models stays below 1.
+    """
+
+    name = "search_match_sampled"
+    code = "T30"
+    metric = "sampled_auc"
+    baselines = ("majority", "popularity", "word_overlap")
+    needs = frozenset({"judgements.positive"})
+    instructions = (
+        "Does this {item} belong to the query, or to another one?",
+        "Is the candidate among what this search should find?",
+        "Would someone who types this be served by the {item}?",
+        "Is this {item} a match for what was typed?",
+    )
+    held_out_instructions = ("Do the query and this {item} go together?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        judged = view.shelf.judged
+        query, item = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
+        label = view.draws.below(2)
+        if not label:
+            own = frozenset(judged.grades_of(query))
+            others = self._others(view, own, judged.table.item_J, 1)
+            if not others:
+                return None
+            item = others[0]
+        return self._about(view, query, item, label, float(label))
+
+
+class _FindRelevant(_Relevant):
+    """Asks which of several things belongs to a relevant judgement."""
+
+    kind: ClassVar[Kind] = "choice"
+    labels = LETTERS[:CANDIDATES]
+    metric = "sampled_mrr"
+    needs = frozenset({"judgements.*"})
 
 
 class ComplexQuerySearch(_FindRelevant):
@@ -216,7 +254,9 @@ class ComplexQuerySearch(_FindRelevant):
         query, right = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
         items = [
             right,
-            *self._others(view, frozenset(judged.grades_of(query)), judged.table.item_J),
+            *self._others(
+                view, frozenset(judged.grades_of(query)), judged.table.item_J, CANDIDATES - 1
+            ),
         ]
         if len(items) < FEWEST_CANDIDATES:
             return None
@@ -249,7 +289,8 @@ class QuerySuggestion(_FindRelevant):
     def ask(self, view: View, subject: int) -> Question | None:
         judged = view.shelf.judged
         right, item = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
-        queries = [right, *self._others(view, judged.queries_of(item), judged.table.query_J)]
+        taken = judged.queries_of(item)
+        queries = [right, *self._others(view, taken, judged.table.query_J, CANDIDATES - 1)]
         if len(queries) < FEWEST_CANDIDATES:
             return None
         view.draws.shuffle(queries)

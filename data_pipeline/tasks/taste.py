@@ -3,6 +3,7 @@
 from typing import ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.tasks.base import LETTERS, Kind, Task
 from data_pipeline.tasks.options import category_options
@@ -42,10 +43,19 @@ class FutureGenre(Task):
         rows = view.until(HORIZON_DAYS * DAY)
         if len(rows) < FEWEST_EVENTS:
             return None
-        counts = view.store.categories("genres").count(view.items(rows))
-        expected = np.array(view.shelf.category_shares("genres")) * counts.sum()
-        if not counts.any():
+        excess = standing_out(view, "genres", view.items(rows))
+        if not excess.any():
             return None
-        # One standard deviation of a Poisson count keeps rare categories from winning by one event.
-        excess = (counts - expected) / np.sqrt(expected + 1.0)
         return category_options(view, "genres", [int(excess.argmax())], len(self.labels))
+
+
+def standing_out(view: View, field: str, items: NDArray[np.int32]) -> NDArray[np.float64]:
+    """By how much each category occurs more often among items than among all training events.
+
+    Counted in standard deviations of a Poisson count, which keeps rare categories from winning by
+    one event; zeros where no item has a category; shape [number of categories].
+    """
+    counts = view.store.categories(field).count(items)
+    expected = np.array(view.shelf.category_shares(field)) * counts.sum()
+    excess: NDArray[np.float64] = (counts - expected) / np.sqrt(expected + 1.0)
+    return excess

@@ -1,9 +1,13 @@
 """How a task's words become text, and all fixed texts that a prompt can hold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from data_pipeline.tasks import Task, all_tasks
-from data_pipeline.tasks.cues import ANSWER_CUE, OPTION, TITLE_CUE
+from data_pipeline.tasks import Task
+from data_pipeline.tasks.base import Kind
+from data_pipeline.tasks.cues import ANSWER_CUE, OPTION, TEXT_CUE, TITLE_CUE
+
+_CUES: Final[dict[Kind, str]] = {"title": TITLE_CUE, "text": TEXT_CUE}
 
 
 def instruction_text(task: Task, phrasing: int, item_noun: str) -> str:
@@ -14,23 +18,25 @@ def instruction_text(task: Task, phrasing: int, item_noun: str) -> str:
 
 def cue_of(task: Task) -> str:
     """Return the text behind which the answer stands."""
-    return TITLE_CUE if task.kind == "title" else ANSWER_CUE
+    return _CUES.get(task.kind, ANSWER_CUE)
 
 
-def answer_texts(names: Iterable[str] = ()) -> list[str]:
-    """Return every answer that is one word, and these names, behind their cue."""
-    labels = {label for task in all_tasks().values() for label in task.labels}
+def answer_texts(tasks: Iterable[Task], names: Iterable[str] = ()) -> list[str]:
+    """Return every answer of these tasks that is one word, and these names, behind their cue."""
+    labels = {label for task in tasks for label in task.labels}
     return [f"{ANSWER_CUE} {label}\n" for label in sorted(labels.union(names))]
 
 
-def prompt_texts(item_noun: str) -> list[str]:
-    """Return every fixed text of prompts, for a tokenizer to be trained on."""
-    tasks = all_tasks().values()
+def prompt_texts(tasks: Sequence[Task], item_noun: str) -> list[str]:
+    """Return every fixed text of these tasks' prompts, for a tokenizer to be trained on.
+
+    Phrasings that are held out of training are among them: they too shall be read as words.
+    """
     labels = {label for task in tasks for label in task.labels}
     return [
-        f"Questions about {item_noun}s.\nProfile: unknown\nHistory:\n",
+        f"Questions about {item_noun}s.\nProfile: unknown\nHistory:\nExamples:\n",
         *(f"{cue_of(task)} " for task in tasks),
-        *answer_texts(),
+        *answer_texts(tasks),
         *(f"{label}: \n" for label in sorted(labels)),
         f"{OPTION} \n",
         *(f"{text} \n" for task in tasks for text in task.constants),

@@ -48,7 +48,7 @@ class Shelf:
         self._category_steps: dict[str, list[float]] = {}
         self._decade_shares: dict[str, dict[int, float]] = {}
         self._name_tokens: dict[str, dict[str, int]] = {}
-        self._reviewed: dict[tuple[int, Phase], NDArray[np.int64]] = {}
+        self._reviewed: dict[tuple[Phase, int | None], NDArray[np.int64]] = {}
         self._codes: dict[tuple[str, int], tuple[int, ...]] = {}
         self._event_numbers: dict[str, NDArray[np.float32]] = {}
         self._event_categories: dict[str, EventCategory] = {}
@@ -130,18 +130,20 @@ class Shelf:
         assert self.store.tags is not None, "a task about tags needs them"
         return Tagged(self.store.tags, self.store.queries)
 
-    def reviewed_alike(self, action: int, phase: Phase) -> NDArray[np.int64]:
-        """Return the events of a phase, coded action and value about which something is written.
+    def reviewed(self, phase: Phase, action: int | None = None) -> NDArray[np.int64]:
+        """Return events of a phase about which something is written, perhaps of one coded action.
 
         Few enough to draw from are kept: every so many of them, evenly spread.
         """
-        if (action, phase) not in self._reviewed:
+        if (phase, action) not in self._reviewed:
             first = self.store.piece_of(REVIEW_KIND, 0)
             offsets_E1 = self.store.piece_offsets_P1[first : first + self.store.n_events + 1]
             chosen_E = (self.store.event_phase_E == phase) & (np.diff(offsets_E1) > 0)
-            rows = np.flatnonzero(chosen_E & (self.store.event_action_E == action))
-            self._reviewed[action, phase] = rows[:: 1 + len(rows) // _MOST_REVIEWED]
-        return self._reviewed[action, phase]
+            if action is not None:
+                chosen_E &= self.store.event_action_E == action
+            rows = np.flatnonzero(chosen_E)
+            self._reviewed[phase, action] = rows[:: 1 + len(rows) // _MOST_REVIEWED]
+        return self._reviewed[phase, action]
 
     @cached_property
     def letters(self) -> list[int]:
@@ -299,6 +301,11 @@ class View:
         return range(int(self.store.user_offsets_U1[self.moment.user]), self.moment.cut)
 
     @property
+    def shown(self) -> range:
+        """Rows of the events that the trunk shows."""
+        return range(self.moment.start, self.moment.cut)
+
+    @property
     def window(self) -> range:
         """Rows of the events that may be asked about."""
         return range(self.moment.cut, self.moment.stop)
@@ -390,6 +397,10 @@ class View:
     def review_line(self, event: int) -> int:
         """Return the piece of what the user wrote at an event, which ends its line."""
         return self.store.piece_of(REVIEW_KIND, event)
+
+    def profile_line(self, user: int) -> int:
+        """Return the piece of a user's profile, which ends its line."""
+        return self.store.piece_of("profile", user)
 
     def has_review(self, event: int) -> bool:
         """Whether the user wrote something at an event."""

@@ -83,8 +83,8 @@ def bench_evaluation(
 
 
 def targets_per_second(store: TokenStore) -> float:
-    """Targets of all tasks but rankings of the catalog, per second of one process."""
-    tasks = [t for t in all_tasks().values() if t.kind != "title" and not t.only_if_named]
+    """Targets of all tasks that are answered by one token, per second of one process."""
+    tasks = [t for t in all_tasks().values() if not t.is_written and not t.only_if_named]
     tasks = [task for task in tasks if applicable(task, store) is None]
     config = EvaluationConfig(max_targets=TARGETS)
     trees = phase_trees(store, tasks, Phase.TEST, MixtureConfig(), config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,26 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
+Method = Annotated[
+    str,
+    typer.Option("--split", help="auto, global_time, leave_last, by_user or published."),
+]
+TrainEnd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOMENT",
+        help="VALIDATION begins here: an ISO date or time in UTC, or milliseconds since 1970.",
+    ),
+]
+ValidationEnd = Annotated[str | None, typer.Option(metavar="MOMENT", help="TEST begins here.")]
+GapDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Days before both that are left out. Default: a month where events span two years "
+        "(none with --split published).",
+        min=0,
+    ),
+]
 _SHOWN_VARIANTS = 5
 
 
@@ -164,6 +184,9 @@ def _tell_corpus(corpus: Corpus, *, as_json: bool) -> None:
         return
     counts = ", ".join(f"{number:,} {what}" for what, number in card.counts.items())
     say(f"Corpus {card.name} in {corpus.folder}: {counts}. Fingerprint {card.fingerprint}.")
+    if card.published_split is not None:
+        cuts = _cuts(card.published_split.train_end, card.published_split.validation_end)
+        say(f"Its publisher has {' and '.join(cuts)}: --split published.")
     say_next(f"brewhouse data audit {corpus.folder}")
 
 
@@ -176,9 +199,10 @@ def _card_dict(card: Any) -> dict[str, Any]:
 @app.command("audit", epilog="Example: `brewhouse data audit data/movielens-100k`")
 def audit_command(
     corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.")],
-    split_method: Annotated[
-        str, typer.Option("--split", help="auto, global_time, leave_last or by_user.")
-    ] = "auto",
+    split_method: Method = "auto",
+    train_end: TrainEnd = None,
+    validation_end: ValidationEnd = None,
+    gap_days: GapDays = None,
     as_json: Json = False,
 ) -> None:
     """Check a corpus and its split: counts, spans, duplicates, leakage.
@@ -192,7 +216,10 @@ def audit_command(
     from data_pipeline.corpus import Corpus
     from data_pipeline.files import atomic_write
 
-    report = audit(Corpus.open(corpus_dir, verify=True), split_config(split_method))
+    split = split_config(
+        split_method, train_end=train_end, validation_end=validation_end, gap_days=gap_days
+    )
+    report = audit(Corpus.open(corpus_dir, verify=True), split)
     atomic_write(corpus_dir / "audit.json", json.dumps(report.to_dict(), indent=2) + "\n")
     atomic_write(corpus_dir / "audit.md", report.to_markdown())
     if as_json:
@@ -223,16 +250,18 @@ def build_command(
         ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the token store to.")],
-    split_method: Annotated[
-        str, typer.Option("--split", help="auto, global_time, leave_last or by_user.")
-    ] = "auto",
+    split_method: Method = "auto",
+    train_end: TrainEnd = None,
+    validation_end: ValidationEnd = None,
+    gap_days: GapDays = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compile a corpus for one tokenizer into a token store."""
-    store = compile_corpus(
-        corpus_dir, tokenizer, out_dir, split_method=split_method, overwrite=overwrite
+    split = split_config(
+        split_method, train_end=train_end, validation_end=validation_end, gap_days=gap_days
     )
+    store = compile_corpus(corpus_dir, tokenizer, out_dir, split=split, overwrite=overwrite)
     if as_json:
         print_json({"folder": str(store.folder), **_card_dict(store.card)})
         return
@@ -241,11 +270,27 @@ def build_command(
         f"{store.n_events:,} events, {store.card.vocab_size:,} tokens in the vocabulary. "
         f"Fingerprint {store.card.fingerprint}."
     )
+    say(_split_line(store.card.split))
     say_next(
         f"brewhouse data preview {store.folder}",
         f"brewhouse tasks list --store {store.folder}",
         "brewhouse train CONFIG.yaml",
     )
+
+
+def _split_line(split: Mapping[str, Any]) -> str:
+    """Where a store was cut, and what is on each side."""
+    cuts = _cuts(split["train_end"], split["validation_end"])
+    cuts += [f"a gap of {split['gap_days']:g} days before each"] if cuts else []
+    counts = ", ".join(f"{count:,} {phase}" for phase, count in split["counts"].items())
+    return f"Split by {', '.join([split['method'], *cuts])}: {counts} events."
+
+
+def _cuts(train_end: int | None, validation_end: int | None) -> list[str]:
+    from data_pipeline.boundaries import iso
+
+    starts = {"VALIDATION": train_end, "TEST": validation_end}
+    return [f"{phase} from {iso(start)}" for phase, start in starts.items() if start is not None]
 
 
 @app.command(
@@ -257,15 +302,21 @@ def tokenizer_command(
     corpus_dirs: Annotated[list[Path], typer.Argument(metavar="CORPUS...", help="Corpora.")],
     vocab_size: Annotated[int, typer.Option(help="Tokens of the vocabulary.", min=512)],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the tokenizer to.")],
+    split_method: Method = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train one tokenizer for several corpora, so that one model can read them all."""
+    """Train one tokenizer for several corpora, so that one model can read them all.
+
+    It reads only what training time has seen: name the split that the stores will have.
+    """
+    from data_pipeline.build_config import BuildConfig
     from data_pipeline.corpus import Corpus
     from data_pipeline.training_texts import train_shared_tokenizer
 
     corpora = [Corpus.open(folder) for folder in corpus_dirs]
-    encoder = train_shared_tokenizer(corpora, out_dir, vocab_size, overwrite=overwrite)
+    config = BuildConfig(split=split_config(split_method))
+    encoder = train_shared_tokenizer(corpora, out_dir, vocab_size, config, overwrite=overwrite)
     if as_json:
         print_json(
             {

@@ -56,8 +56,15 @@ def eval_command(
         int | None, typer.Option(min=1, help="Targets of each task and corpus at most.")
     ] = None,
     max_title_targets: Annotated[
-        int | None, typer.Option(min=1, help="The same for tasks that rank the whole catalog.")
+        int | None, typer.Option(min=1, help="The same for answers that are titles or texts.")
     ] = None,
+    whole_impressions: Annotated[
+        bool,
+        typer.Option(
+            "--whole-impressions",
+            help="Ask `click` about all that was shown in a request, as MIND's metrics count.",
+        ),
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Fit and score the baselines.")
     ] = True,
@@ -65,8 +72,8 @@ def eval_command(
         list[str] | None,
         typer.Option(
             "--curve",
-            help="Measure a curve instead: shots, context, cold_users, cold_items, months or "
-            "phrasing; repeatable.",
+            help="Measure a curve instead: shots, context, cold_users, cold_items, months, "
+            "phrasing, many_shot or summary; repeatable.",
         ),
     ] = None,
     against: Annotated[
@@ -107,6 +114,8 @@ def eval_command(
     ):
         if value is not None:
             arguments += [option, str(value)]
+    if whole_impressions:
+        arguments.append("--whole-impressions")
     if not baselines:
         arguments.append("--no-baselines")
     found = evaluate_run(

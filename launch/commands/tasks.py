@@ -208,7 +208,8 @@ def _tree_of(task: Task, store: TokenStore, branches: int, index: int) -> Tree:
 
 def _print_task(task: Task) -> None:
     say(f"{task.code} {task.name}, family {task.family}, tier {task.tier}, metric {task.metric}")
-    say(f"answers: {' / '.join(task.labels) if task.kind != 'title' else 'the title of an item'}")
+    written = {"title": "the title of an item", "text": "a text of one line"}
+    say(f"answers: {written.get(task.kind) or ' / '.join(task.labels)}")
     for kind, instructions in (
         ("trained", task.instructions),
         ("held out", task.held_out_instructions),

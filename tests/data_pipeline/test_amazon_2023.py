@@ -13,6 +13,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.sources import amazon_2023
 from data_pipeline.sources.amazon import category_names, price, text_of
 from data_pipeline.sources.amazon_2023 import REVIEWS, AmazonReviews2023
+from data_pipeline.splits import SplitConfig, split_corpus
 
 CATEGORY = "Office_Products"
 
@@ -195,8 +196,10 @@ def test_published_boundaries_are_those_of_the_timestamp_split(
     tmp_path: Path, benchmark: Path
 ) -> None:
     corpus = built(benchmark, tmp_path / "a", f"{CATEGORY}-0core")
-    assert (corpus.time_E < amazon_2023.VALIDATION_STARTS).tolist() == [True] + [False] * 4
-    assert (corpus.time_E >= amazon_2023.TEST_STARTS).tolist() == [False] * 3 + [True] * 2
+    split = split_corpus(corpus, SplitConfig(method="published"))
+    assert split.phase_E.tolist() == [0, 1, 1, 2, 2]
+    ends = (split.card["train_end"], split.card["validation_end"])
+    assert ends == (1_628_643_414_042, 1_658_002_729_837)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("ratings", 6), ("users", 3), ("items", 2)])

@@ -10,7 +10,8 @@ from data_pipeline import sources
 from data_pipeline.corpus import Corpus
 from data_pipeline.errors import DataError
 from data_pipeline.sources import mind
-from data_pipeline.sources.mind import VALIDATION_STARTS, Mind
+from data_pipeline.sources.mind import DEV_STARTS, Mind
+from data_pipeline.splits import Phase, SplitConfig, split_corpus
 
 ENTITY = '[{"Label": "Prince Philip", "Type": "P", "WikidataId": "Q80976", "Confidence": 1.0}]'
 NEWS = {
@@ -85,9 +86,18 @@ def test_impressions_become_requests(tmp_path: Path, files: Path) -> None:
     assert corpus.card.counts["dropped_duplicates"] == 1
     times = [int(row["timestamp"].timestamp() * 1000) for row in events]
     assert times[-4] == BEGINS
-    assert [time >= VALIDATION_STARTS for time in times] == [
+    assert [time >= DEV_STARTS for time in times] == [
         row["request_id"].startswith("dev") for row in events
     ]
+
+
+def test_the_dev_day_is_the_published_test(tmp_path: Path, files: Path) -> None:
+    corpus = built(files, tmp_path / "corpus")
+    split = split_corpus(corpus, SplitConfig(method="published", validation_share=0.2))
+    requests = corpus.events["request_id"].to_pylist()
+    for phase, request in zip(split.phase_E, requests, strict=True):
+        assert (phase == Phase.TEST) == (request or "").startswith("dev")
+    assert (split.phase_E == Phase.VALIDATION).any()
 
 
 def test_earlier_clicks_stand_in_order_before_the_log(tmp_path: Path, files: Path) -> None:

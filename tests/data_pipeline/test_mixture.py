@@ -150,6 +150,10 @@ def test_every_task_comes_and_every_label_is_right(mixture: Mixture) -> None:
                 answer = store.encoder.decode(branch.answer)
                 assert answer.strip().startswith(store.titles[question.label])
                 continue
+            if task.kind == "text":
+                assert branch.answer.tolist() == store.gather(question.text)[0].tolist()
+                assert store.encoder.decode(branch.answer).endswith("\n")
+                continue
             assert branch.answer.tolist() == [branch.choices[question.label]]
             assert len(branch.choices) == question.n_choices
             word = store.encoder.decode(branch.answer).strip()

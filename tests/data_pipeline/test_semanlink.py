@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.build_config import BuildConfig
+from data_pipeline.described import describe
 from data_pipeline.errors import DataError
 from data_pipeline.sources.semanlink import Semanlink
+from data_pipeline.splits import split_corpus
+from data_pipeline.tasks import all_tasks, applicable
 
 TAG = "http://www.semanlink.net/tag/"
 COUNTS = {"pages": 6, "tags in use": 3, "queries": 1}
@@ -99,6 +103,23 @@ def test_tags_on_five_pages_are_queries(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert {row["user_id"] for row in rows["tags"]} == {"curator"}
     assert [(row["item_id"][-1], row["other_id"][-1]) for row in rows["links"]] == [("1", "0")]
+
+
+def test_tags_make_search_tasks_with_drawn_wrong_pages(tmp_path: Path) -> None:
+    pages = [
+        page(row, ["bert"] if row % 2 else ["nlp"], creationTime=f"2019-10-{1 + row:02d}")
+        for row in range(30)
+    ]
+    folder = write(tmp_path / "files", pages)
+    source = Semanlink(counts={"pages": 30, "tags in use": 2, "queries": 2})
+    corpus = source.build(source.fetch(tmp_path / "cache", folder), tmp_path / "corpus")
+    config = BuildConfig()
+    described = describe(corpus, split_corpus(corpus, config.split), config)
+    reasons = {task.name: applicable(task, described) for task in all_tasks().values()}
+    assert reasons["search_match_sampled"] is None
+    assert reasons["query_suggestion"] is None
+    assert reasons["search_match"] == "its judgements are all of one grade"
+    assert reasons["query_ranking"] == "its judgements are all of one grade"
 
 
 @pytest.mark.parametrize(

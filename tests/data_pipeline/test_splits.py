@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tiny_corpus import make_corpus
+from tiny_corpus import FIRST_DAY, make_corpus, tiny_tables
 from tiny_rich import make_rich_corpus
 
-from data_pipeline.corpus import Corpus, write_corpus
+from data_pipeline.corpus import Corpus, PublishedSplit, write_corpus
 from data_pipeline.corpus_checks import codes_of, milliseconds
 from data_pipeline.errors import DataError
 from data_pipeline.splits import (
@@ -167,6 +167,9 @@ def test_hash_is_of_the_phases_too() -> None:
         ({"method": "random"}, "global_time"),
         ({"gap_days": -1}, "greater than or equal to 0"),
         ({"test_shares": 0.1}, "test_shares"),
+        ({"method": "leave_last", "train_end": 5}, "no meaning with method=leave_last"),
+        ({"method": "published", "validation_end": 5}, "no meaning with method=published"),
+        ({"train_end": "soon"}, r"(?s)this is no moment.*write a date \(2021-08-11\)"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -194,6 +197,112 @@ def test_a_month_is_left_out_where_the_data_span_two_years() -> None:
 def test_the_card_has_the_gap_that_was_found() -> None:
     found, given = by_time(list(range(800))), by_time(list(range(800)), gap_days=30)
     assert found == given
+
+
+# --- at given moments ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "milliseconds"),
+    [
+        ("1970-01-06", 5 * MS_PER_DAY),
+        ("1970-01-06T00:00:00.250Z", 5 * MS_PER_DAY + 250),
+        ("1970-01-06T01:00:00+01:00", 5 * MS_PER_DAY),
+        (str(5 * MS_PER_DAY), 5 * MS_PER_DAY),
+        (5 * MS_PER_DAY, 5 * MS_PER_DAY),
+        ("1969-12-31", -MS_PER_DAY),
+    ],
+)
+def test_a_moment_is_a_date_in_utc_or_milliseconds(given: Any, milliseconds: int) -> None:
+    assert SplitConfig(train_end=given).train_end == milliseconds
+
+
+def test_given_moments_are_the_boundaries() -> None:
+    given = {"train_end": "1970-01-05T12:00:00", "validation_end": "1970-01-09"}
+    phase, card = by_time(list(range(10)), **given)
+    assert phase == [0] * 5 + [1] * 3 + [2] * 2
+    assert (card["train_end"], card["validation_end"]) == (9 * MS_PER_DAY // 2, 8 * MS_PER_DAY)
+    assert card["method"] == "global_time"
+    phase, _ = by_time(list(range(10)), **given, gap_days=1)
+    assert phase == [0] * 4 + [3] + [1] * 2 + [3] + [2] * 2
+
+
+def test_the_moment_that_is_not_given_follows_from_its_share() -> None:
+    phase, card = by_time(list(range(10)), validation_end="1970-01-07", validation_share=0.2)
+    assert phase == [0] * 4 + [1] * 2 + [2] * 4
+    phase, _ = by_time(list(range(10)), train_end="1970-01-07", test_share=0.2)
+    assert phase == [0] * 6 + [1] * 2 + [2] * 2
+    phase, card = by_time(list(range(10)), train_end="1970-01-07", test_share=0)
+    assert phase == [0] * 6 + [1] * 4
+    assert card["validation_end"] is None
+    between = "1970-01-06T12:00:00"
+    phase, card = by_time(list(range(10)), validation_end=between, validation_share=0)
+    assert phase == [0] * 6 + [2] * 4
+    assert card["train_end"] == card["validation_end"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message", "remedy"),
+    [
+        ({"train_end": "2021-01-01"}, "train_end 2021-01-01T00:00:00.000Z does not", "between"),
+        ({"train_end": 0}, "from 1970-01-01T00:00:00.000Z to 1970-01-10T00:00:00.000Z", "between"),
+        ({"validation_end": "1970-01-10T00:00:01"}, "validation_end .* does not divide", "between"),
+        ({"train_end": "1970-01-08", "validation_end": "1970-01-07"}, "is not before", "order"),
+        ({"train_end": "1970-01-07", "validation_end": "1970-01-07"}, "is not before", "order"),
+        ({"train_end": "1970-01-10"}, "is not before 1970-01-10.*TEST begins", "test_share 0.1"),
+        ({"validation_end": "1970-01-02"}, "leaves no event for train", "moments farther"),
+    ],
+)
+def test_moments_that_do_not_divide_the_events_are_refused(
+    settings: dict[str, Any], message: str, remedy: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        by_time(list(range(10)), **settings)
+    assert remedy in str(caught.value.remedy)
+
+
+def test_moments_need_times(rich_untimed: Corpus) -> None:
+    with pytest.raises(DataError, match="so method global_time has nothing to go by"):
+        split_corpus(rich_untimed, SplitConfig(train_end="2017-07-20"))  # type: ignore[arg-type]
+
+
+def test_the_hash_is_of_the_moments() -> None:
+    time = np.arange(20) * 2 * MS_PER_DAY  # the same phases, whichever of two moments cuts
+    even, odd = (
+        split_events(np.array([0, 20]), time, SplitConfig(train_end=day * MS_PER_DAY))
+        for day in (29, 30)
+    )
+    assert even.phase_E.tolist() == odd.phase_E.tolist()
+    assert even.hash != odd.hash
+
+
+def test_published_moments_are_taken_without_a_gap(tmp_path: Path) -> None:
+    tables = tiny_tables()
+    first, last = FIRST_DAY, int(tables["events"]["timestamp"].cast("int64").to_numpy().max())
+    ends = (first + (last - first) // 2, first + (last - first) * 3 // 4)
+    published = PublishedSplit(train_end=ends[0], validation_end=ends[1])
+    corpus = write_corpus(tmp_path / "corpus", **tables, published_split=published)
+    assert corpus.card.published_split == published  # read from the card in the folder
+    split = split_corpus(corpus, SplitConfig(method="published"))
+    given = SplitConfig(train_end=ends[0], validation_end=ends[1], gap_days=0)
+    assert split.hash == split_corpus(corpus, given).hash
+    assert (split.card["train_end"], split.card["validation_end"]) == ends
+    assert split.card["gap_days"] == 0
+    gap = split_corpus(corpus, SplitConfig(method="published", gap_days=0.5))
+    assert gap.card["gap_days"] == 0.5
+    assert (gap.phase_E == Phase.GAP).any()
+
+
+def test_nothing_is_published_of_most_corpora(tiny_corpus: Corpus) -> None:
+    with pytest.raises(DataError, match="no published moments") as caught:
+        split_corpus(tiny_corpus, SplitConfig(method="published"))
+    assert "train_end" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("ends", [(None, None), (2, 1), (1, 1)])
+def test_what_is_published_is_in_order(ends: tuple[int | None, int | None]) -> None:
+    with pytest.raises(ValueError, match="at one moment or at two in their order"):
+        PublishedSplit(train_end=ends[0], validation_end=ends[1])
 
 
 # --- by user -------------------------------------------------------------------------------------

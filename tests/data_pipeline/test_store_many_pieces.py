@@ -27,3 +27,21 @@ def test_trunks_are_the_same_where_the_pieces_of_actions_lie_far_behind(
     found, same_spans = far.trunk(moment, "plain", 4096)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(same_spans.actions, spans.actions)
+
+
+def test_constants_may_be_very_many(tiny_store: TokenStore) -> None:
+    """The values of a field, such as authors: their arrays grow seldom, and join as any piece."""
+    store = TokenStore.open(tiny_store.folder)
+    texts = [f" Author {number}\n" for number in range(3000)]
+    grown = 0
+    for text in texts:
+        before = store._constant_tokens
+        store.constant(text)
+        grown += store._constant_tokens is not before
+    assert grown < 20
+    pieces = [store.constant(text) for text in reversed(texts)]
+    assert len(set(pieces)) == len(texts)
+    ids, lengths = store.gather([*pieces, 0])
+    own = len(store.piece(0))
+    assert store.encoder.decode(ids[:-own]) == "".join(reversed(texts))
+    assert lengths.tolist() == [len(store.piece(piece)) for piece in [*pieces, 0]]

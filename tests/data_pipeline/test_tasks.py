@@ -27,6 +27,7 @@ SAMPLED = (
     "review_choice",
     "complex_query_search",
     "query_suggestion",
+    "search_match_sampled",
     "linked_items",
 )
 
@@ -52,7 +53,7 @@ def test_each_task_has_phrasings_labels_and_a_place_in_the_catalogue(task: Task)
     assert all("\n" not in p and p.format(item="x", items="y") for p in phrasings)
     assert task.code[0] == "T"
     assert task.baselines
-    assert (task.kind == "title") == (not task.labels)
+    assert task.is_written == (not task.labels)
     assert len(set(task.labels)) == len(task.labels)
     # A metric over sampled candidates says so, and only such a metric does.
     assert ("sampled" in task.metric) == (task.name in SAMPLED)

@@ -74,3 +74,19 @@ def test_a_held_out_question_under_another_name_is_refused(
     register_task(Copied())
     with pytest.raises(DataError, match="has a phrasing of 'odd_one_out'"):
         Mixture([rich_store], MixtureConfig(tasks={"left_over": 1.0}), seed=0)
+
+
+@pytest.mark.parametrize("history", ["anonymous", "demonstrations"])
+def test_a_history_that_no_training_shows_is_refused(
+    rich_store: TokenStore, monkeypatch: pytest.MonkeyPatch, history: str
+) -> None:
+    from data_pipeline import tasks
+
+    class Shown(type(all_tasks()["like"])):  # type: ignore[misc]
+        name: ClassVar[str] = "like_as_shown"
+
+    Shown.history = history
+    monkeypatch.setattr(tasks, "_TASKS", dict(tasks._TASKS))
+    register_task(Shown())
+    with pytest.raises(DataError, match=f"'like_as_shown' has history '{history}'"):
+        Mixture([rich_store], MixtureConfig(tasks={"like_as_shown": 1.0}), seed=0)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from data_pipeline.build import compile_store
 from data_pipeline.corpus import Field, write_corpus
 from data_pipeline.draws import Draws
 from data_pipeline.evaluation_set import EvaluationSet
+from data_pipeline.mixture import Mixture
 from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
 from data_pipeline.splits import Phase
@@ -25,6 +27,15 @@ from data_pipeline.tasks.view import Shelf
 from data_pipeline.tree import NOBODY, Question
 
 CONFIG = MixtureConfig(targets_per_tree=8, history_events=12)
+ODD_NAMES = (
+    "<|endoftext|>",
+    "two | fields: one",
+    "a\nbroken line",
+    "千と千尋の神隠し 🎬",
+    "42",
+    "A: B",
+    "  spaces around  ",
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,45 +165,79 @@ def test_the_other_reviews_give_the_same_verdict_on_other_items(shelf: Shelf, ph
 
 @pytest.fixture(scope="module")
 def staffed(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """The tiny corpus with a director, countries, and a format of two names only."""
+    """The tiny corpus with fields of many kinds: of a name for each item, of odd names, of two."""
     folder = tmp_path_factory.mktemp("staffed")
     tables = tiny_tables()
     n = len(tables["items"])
-    added = {
+    added: dict[str, list[Any]] = {
         "directors": [[f"Director {i % 9}"] if i % 4 else [] for i in range(n)],
         "countries": [[f"Land {i % 6}", f"Land {(i + 1) % 6}"] for i in range(n)],
         "format": [("disc", "tape")[i % 2] for i in range(n)],
+        "lead_actor": [f"Somebody {i} of {i * 7 % 13}" for i in range(n)],
+        "content_tags": [[ODD_NAMES[i % len(ODD_NAMES)]] for i in range(n)],
+        "colour": ["black and white"] * n,
     }
     for name, values in added.items():
         tables["items"] = tables["items"].append_column(name, pa.array(values))
-    kinds = {"directors": "categories", "countries": "categories", "format": "category"}
-    fields = tuple(Field(name=name, kind=kind) for name, kind in kinds.items())  # type: ignore[arg-type]
+    fields = [
+        Field(name=name, kind="categories" if isinstance(values[0], list) else "category")
+        for name, values in added.items()
+    ]
     tables["item_fields"] = (*tables["item_fields"], *fields)
     corpus = write_corpus(folder / "corpus", **tables)
     return Shelf(compile_store(corpus, "train:1024", folder / "store"))
 
 
-def test_a_field_is_named_and_one_of_its_values_is_right(staffed: Shelf) -> None:
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("impute_field", {"directors", "lead actor", "content tags"}),
+        ("impute_held_field", {"countries", "format"}),
+    ],
+)
+def test_every_field_is_named_and_one_of_its_values_is_right(
+    staffed: Shelf, name: str, fields: set[str]
+) -> None:
     decode, store = staffed.store.encoder.decode, staffed.store
-    for name, field in (("impute_field", "directors"), ("impute_held_field", "countries")):
-        assert applicable(all_tasks()[name], store) is None
-        category = store.categories(field)
-        letters: Counter[int] = Counter()
-        for subject, question in asked(staffed, name):
-            assert store.statistics.item_count_N[subject] > 0
-            assert decode(store.piece(question.pieces[3])).strip() == field
-            own = {category.names[code] for code in category.of(subject)}
-            right = [option in own for option in options(staffed, question, 4)]
-            assert right == [place == question.label for place in range(5)]
-            letters[question.label] += 1
-        assert len(letters) == 5
-        for subject, _ in asked(staffed, name, Phase.TEST):
-            assert store.statistics.item_count_N[subject] == 0
+    assert applicable(all_tasks()[name], store) is None
+    letters: Counter[tuple[str, int]] = Counter()
+    for subject, question in asked(staffed, name):
+        assert store.statistics.item_count_N[subject] > 0
+        field = decode(store.piece(question.pieces[3])).strip()
+        category = store.categories(field.replace(" ", "_"))
+        own = {category.names[code] for code in category.of(subject)}
+        right = [option in own for option in options(staffed, question, 4)]
+        n = min(5, len(category.names))
+        assert right == [place == question.label for place in range(n)]
+        assert question.n_choices == n
+        letters[field, question.label] += 1
+    assert {field for field, _ in letters} == fields
+    assert len(letters) == sum(2 if field == "format" else 5 for field in fields)
+    for subject, _ in asked(staffed, name, Phase.TEST):
+        assert store.statistics.item_count_N[subject] == 0
+
+
+def test_odd_names_of_values_leave_prompts_as_the_tokenizer_reads_them(staffed: Shelf) -> None:
+    encoder = staffed.store.encoder
+    mixture = Mixture([staffed.store], MixtureConfig(tasks={"impute_field": 1.0}), seed=0)
+    seen = set[str]()
+    for index in range(8):
+        tree = mixture[index]
+        for branch in tree.branches:
+            ids = np.concatenate([tree.trunk, branch.tokens, branch.answer])
+            assert encoder.control_ids.isdisjoint(ids.tolist())
+            prompt = encoder.decode(ids)
+            np.testing.assert_array_equal(encoder.start(prompt), ids)
+            lines = prompt.splitlines()
+            assert [line[:2] for line in lines[-6:-1]] == ["A:", "B:", "C:", "D:", "E:"]
+            seen.update(line[3:] for line in lines[-6:-1])
+    assert {" ".join(name.split()) for name in ODD_NAMES} <= seen
 
 
 def test_fields_that_are_kept_back_are_asked_by_no_trained_task(staffed: Shelf) -> None:
-    assert fields_to_impute(staffed.store, held=False) == ["directors"]
-    assert fields_to_impute(staffed.store, held=True) == ["countries"]
+    trained = fields_to_impute(staffed.store, held=False)
+    assert trained == ["directors", "lead_actor", "content_tags"]
+    assert fields_to_impute(staffed.store, held=True) == ["countries", "format"]
     assert all_tasks()["impute_held_field"].tier == "T2a"
 
 
@@ -216,6 +261,6 @@ def test_what_a_corpus_lacks_is_said(tiny_store: TokenStore) -> None:
         "tag_relevance": "it has no tags",
         "linked_items": "its items have no links 'similar'",
         "review_choice": "its events have no field 'review'",
-        "impute_field": "its items have no category of 5 names or more that is trained on",
+        "impute_field": "its items have no category of 2 names or more that is trained on",
     }.items():
         assert applicable(all_tasks()[name], tiny_store) == reason

@@ -238,12 +238,12 @@ def test_a_corpus_of_judged_queries_alone_is_trained_and_evaluated(judged_only: 
     applies = {name for name, task in all_tasks().items() if applicable(task, judged_only) is None}
     assert {"query_suggestion", "complex_query_search", "impute_field"} <= applies
     assert not applies & {"search_match", "query_ranking", "search_relevance"}
-    chosen = {"query_suggestion": 1.0, "impute_field": 1.0}
+    chosen = {"search_match_sampled": 1.0, "query_suggestion": 1.0, "impute_field": 1.0}
     mixture = Mixture([judged_only], MixtureConfig(tasks=chosen, targets_per_tree=4), seed=0)
     trees = [mixture[index] for index in range(20)]
-    assert {branch.task for tree in trees for branch in tree.branches} == {0, 1}
+    assert {branch.task for tree in trees for branch in tree.branches} == {0, 1, 2}
     assert {tree.moment for tree in trees} == {NOBODY}
-    names = ("query_suggestion", "complex_query_search", "impute_field", "impute_held_field")
+    names = (*chosen, "complex_query_search", "impute_held_field")
     evaluation = EvaluationSet(
         judged_only,
         [all_tasks()[name] for name in names],
@@ -255,3 +255,33 @@ def test_a_corpus_of_judged_queries_alone_is_trained_and_evaluated(judged_only: 
     assert min(evaluation.targets.values()) > 0
     judged = Shelf(judged_only).judged
     assert judged.relevant_J.all()
+
+
+@pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.TEST])
+def test_what_nobody_judged_is_the_wrong_half_of_a_match(
+    judged_only: TokenStore, phase: Phase
+) -> None:
+    shelf = Shelf(judged_only)
+    table = shelf.judged.table
+    task = all_tasks()["search_match_sampled"]
+    of_phase = set(table.item_J[table.phase_J == phase].tolist())
+    labels: Counter[int] = Counter()
+    for subject, question in asked(shelf, task.name, phase):
+        query, (item,) = int(table.query_J[subject]), question.candidates
+        assert table.phase_J[subject] == phase
+        assert question.query == query
+        assert (item in shelf.judged.grades_of(query)) == bool(question.label)
+        assert item in of_phase
+        if question.label:
+            assert item == table.item_J[subject]
+        labels[question.label] += 1
+    assert min(labels[0], labels[1]) > 0.25 * labels.total()
+    assert task.metric == "sampled_auc"
+
+
+def test_grades_are_not_drawn_where_they_are_known(
+    rich_store: TokenStore, tiny_store: TokenStore
+) -> None:
+    task = all_tasks()["search_match_sampled"]
+    assert applicable(task, rich_store) == "its judgements are of several grades"
+    assert applicable(task, tiny_store) == "it has no judged queries"

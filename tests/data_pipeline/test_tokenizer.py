@@ -124,7 +124,8 @@ def test_joined_pieces_equal_the_tokenizer(name: str, first: str, second: str, g
         "Profile:", f" {genre}\n", "History:\n", "2 days |", f" {first} | {genre}", " | rated 4\n",
         "|", f" {second}", " | rated 4\n", "|", f" {first} | {genre}", " | rated 5\n",
         "Which one?\n", "A:", f" {second}\n", "B:", f" {first}\n", "Query:", f" {genre}\n",
-        "Answer:", " Yes",
+        "Taste:", f" {genre} | {second}\n", "Text:", f" likes {first}", f" | likes {genre}",
+        " | rates high\n", "Answer:", " Yes",
     ]  # fmt: skip
     joined = np.concatenate([encoder.start(start), *encoder.pieces(pieces)])
     assert joined.tolist() == tokenizer_alone(encoder, start + "".join(pieces))

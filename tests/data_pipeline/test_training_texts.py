@@ -11,9 +11,13 @@ from data_pipeline import training_texts
 from data_pipeline.build import compile_store, train_shared_tokenizer
 from data_pipeline.build_config import BuildConfig
 from data_pipeline.corpus import Corpus, Field, write_corpus
+from data_pipeline.described import describe
 from data_pipeline.errors import DataError
+from data_pipeline.render import BranchWriter
 from data_pipeline.splits import split_corpus
 from data_pipeline.store import open_stores
+from data_pipeline.tasks import Task, all_tasks, applicable
+from data_pipeline.tasks.texts import instruction_text
 from data_pipeline.tokenizer import TextEncoder, train_tokenizer
 
 DAY = 86_400_000
@@ -179,6 +183,61 @@ def test_every_corpus_has_the_same_say(
     assert 0.5 < size["rich"] / size["other"] < 1.5
     assert any("about pans" in text for text in seen)
     assert any("about films" in text for text in seen)
+
+
+def wordings(texts: list[str], task: Task, noun: str) -> list[bool]:
+    """Of every phrasing of a task, the held-out ones too, whether it is among the texts."""
+    n = len(task.instructions) + len(task.held_out_instructions)
+    known = set(texts)
+    return [instruction_text(task, phrasing, noun) in known for phrasing in range(n)]
+
+
+def test_only_questions_that_apply_are_learned_from(
+    rich_corpus: Corpus, seen: list[str], tmp_path: Path
+) -> None:
+    for corpus in (rich_corpus, other_corpus(tmp_path / "other")):
+        seen.clear()
+        store = compile_store(corpus, "train:1024", tmp_path / f"store-{corpus.name}")
+        noun = corpus.card.item_noun
+        applies = {name for name, task in all_tasks().items() if applicable(task, store) is None}
+        assert applies
+        for name, task in all_tasks().items():
+            assert set(wordings(seen, task, noun)) == {name in applies}, name
+        labels = {label for name in applies for label in all_tasks()[name].labels}
+        for task in all_tasks().values():
+            for label in task.labels:
+                assert (f"{label}: \n" in seen) == (label in labels), label
+        # What is learned from is enough: every task that applies can be asked.
+        BranchWriter(store, list(all_tasks().values()))
+    # Pans are not rated, so nothing is asked about how much they are liked.
+    assert "like" not in applies
+
+
+def test_a_shared_tokenizer_knows_the_questions_of_each_corpus(
+    rich_corpus: Corpus, seen: list[str], tmp_path: Path
+) -> None:
+    other = other_corpus(tmp_path / "other")
+    folder = tmp_path / "tokenizer"
+    train_shared_tokenizer([other, rich_corpus], folder, 1024)
+    like, choice = all_tasks()["like"], all_tasks()["next_item_choice"]
+    assert all(wordings(seen, like, "film"))
+    assert not all(wordings(seen, like, "pan"))
+    assert not all(wordings(seen, choice, "pan"))  # pans have no times
+    for corpus in (rich_corpus, other):
+        store = compile_store(corpus, folder, tmp_path / f"store-{corpus.name}")
+        BranchWriter(store, list(all_tasks().values()))
+
+
+def test_what_is_described_is_what_the_store_says(
+    rich_corpus: Corpus, tiny_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Before there is a tokenizer the same tasks apply as after."""
+    for corpus in (rich_corpus, tiny_corpus, other_corpus(tmp_path / "other")):
+        config = BuildConfig()
+        described = describe(corpus, split_corpus(corpus, config.split), config)
+        store = compile_store(corpus, "train:1024", tmp_path / corpus.name)
+        for name, task in all_tasks().items():
+            assert applicable(task, described) == applicable(task, store), name
 
 
 def test_no_corpus_no_tokenizer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline import sources
@@ -108,3 +109,40 @@ def test_one_tokenizer_serves_several_corpora(
         stores.append(TokenStore.open(store))
     assert stores[0].card.tokenizer_fingerprint == stores[1].card.tokenizer_fingerprint
     assert run("data", "tokenizer", *corpora, "--vocab-size", 1200, "--out", folder)[0] == 1
+
+
+def test_a_store_is_built_with_given_moments(run: Run, tiny_corpus: Corpus, tmp_path: Path) -> None:
+    build = ("data", "build", tiny_corpus.folder, "--tokenizer", "train:1024", "--out")
+    middle = str(np.datetime64(int(np.median(tiny_corpus.time_E)), "ms"))
+    code, out, err = run(*build, tmp_path / "a", "--train-end", middle, "--gap-days", 0.5)
+    assert code == 0, err
+    assert f"Split by global_time, VALIDATION from {middle}Z, TEST from " in out
+    assert "a gap of 0.5 days before each" in out
+    assert TokenStore.open(tmp_path / "a").card.split["gap_days"] == 0.5
+    code, _, err = run(*build, tmp_path / "b", "--train-end", "2030-01-01")
+    assert code == 1
+    assert "does not divide the events" in err
+    code, _, err = run(*build, tmp_path / "b", "--split", "published")
+    assert code == 1
+    assert "no published moments" in err
+    code, _, err = run("data", "audit", tiny_corpus.folder, "--validation-end", "tomorrow")
+    assert code == 1
+    assert "this is no moment" in err
+
+
+def test_published_moments_are_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipeline.sources.mind.PUBLISHED", {})
+    for split, day in (("train", "11/11"), ("dev", "11/15")):
+        folder = tmp_path / "files" / f"MINDsmall_{split}"
+        folder.mkdir(parents=True)
+        seen = f"1\tU1\t{day}/2019 9:05:58 AM\t\tN1-1 N2-0\n"
+        (folder / "behaviors.tsv").write_text(seen)
+        news = [f"{name}\tnews\tnewsus\tTitle\t\thttps://x/\t[]\t[]\n" for name in ("N1", "N2")]
+        (folder / "news.tsv").write_text("".join(news))
+    code, out, err = run(
+        "data", "fetch", "mind:small", "--from", tmp_path / "files", "--out", tmp_path / "corpus"
+    )
+    assert code == 0, err
+    assert "publisher has TEST from 2019-11-15T00:00:00.000Z: --split published" in out

@@ -53,3 +53,18 @@ def test_tasks_for_evaluation_only_are_shown_too(tiny_store: TokenStore, name: s
     words = ("tasks", "show", name, "--store", tiny_store.folder, "--index", 1, "--json")
     tree = json.loads(run(*words))["tree"]
     assert {branch["task"] for branch in tree["branches"]} == {name}
+
+
+@pytest.mark.parametrize("name", ["explanation", "taste_summary"])
+def test_a_task_that_is_answered_by_a_text_shows_it(rich_store: TokenStore, name: str) -> None:
+    words = ("tasks", "show", name, "--store", rich_store.folder)
+    text = run(*words)
+    assert "answers: a text of one line" in text
+    assert "\nText: " in text
+    assert "out of" not in text
+    shown = json.loads(run(*words, "--json"))
+    assert shown["kind"] == "text"
+    for branch in shown["tree"]["branches"]:
+        assert branch["answer"].endswith("\n")
+        assert len(branch["answer_tokens"]) > 1
+        assert branch["choices"] == []

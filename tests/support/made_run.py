@@ -150,7 +150,7 @@ def _row(task: Task, index: int, rng: np.random.Generator) -> Row:
         beats_untrained=True,
         beats_trivial=index != 4,
         beats_best=not lost,
-        label_mass=None if task.kind == "title" else 0.99,
+        label_mass=None if task.is_written else 0.99,
         secondary={f"{SAMPLED if metric.name.startswith(SAMPLED) else ''}logloss": 0.6},
         users_with_one_class=0,
         slices=[

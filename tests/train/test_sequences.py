@@ -8,7 +8,13 @@ import pytest
 
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
-from train.sequences import NextItemTargets, SequenceData, pad_left, rank_targets
+from train.sequences import (
+    NextItemTargets,
+    SequenceData,
+    pad_left,
+    rank_targets,
+    training_windows,
+)
 
 TRAIN, VALIDATION, TEST, GAP = Phase.TRAIN, Phase.VALIDATION, Phase.TEST, Phase.GAP
 
@@ -105,6 +111,34 @@ def test_pad_left_keeps_the_newest() -> None:
     rows = [np.array([1, 2, 3]), np.array([], dtype=np.int64), np.array([4])]
     assert pad_left(rows, 2, 9).tolist() == [[2, 3], [9, 9], [9, 4]]
     assert pad_left(rows[1:2], 5, 9).tolist() == [[9]]
+
+
+def test_training_windows_are_as_wide_as_their_longest() -> None:
+    lengths = [1, 1, 1, 1, 30, 1, 1, 1]
+    n_events = sum(lengths)
+    data = SequenceData.from_events(
+        n_items=n_events,
+        user_offsets_U1=np.concatenate([[0], np.cumsum(lengths)]),
+        item_E=np.arange(n_events, dtype=np.int32),
+        time_E=np.arange(n_events),
+        phase_E=np.full(n_events, TRAIN, dtype=np.int8),
+    )
+    generator = np.random.Generator(np.random.Philox(key=[0, 0]))
+    seen: list[int] = []
+    widths = set()
+    for inputs_BL, targets_BL in training_windows(data, 10, 1, generator):
+        assert inputs_BL.shape == targets_BL.shape
+        real_BL = np.stack([inputs_BL, targets_BL]) != n_events
+        assert real_BL[:, 0, 0].any()
+        widths.add(inputs_BL.shape[1])
+        seen += targets_BL[targets_BL != n_events].tolist()
+        # Each target stands above the event before it.
+        above = inputs_BL[targets_BL != n_events]
+        follows = above != n_events
+        assert (above[follows] == targets_BL[targets_BL != n_events][follows] - 1).all()
+    assert sorted(seen) == list(range(n_events))
+    assert 1 in widths
+    assert max(widths) == 10
 
 
 def test_a_sample_is_the_same_for_the_same_seed() -> None:

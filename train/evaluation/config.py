@@ -7,6 +7,9 @@ from typing import Literal
 
 from train.evaluation.bootstrap import BootstrapConfig
 
+MAX_NEW_TOKENS = 64
+"""Tokens of a text that a model writes, at most. A constant, so that two results compare."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
@@ -19,10 +22,15 @@ class EvaluationConfig:
     max_targets: int = 400
     """Targets of each task and corpus at most."""
     max_title_targets: int = 60
-    """The same for tasks that rank the whole catalog by likelihood, which cost far more."""
+    """The same for tasks that rank the whole catalog by likelihood or write a text, which cost far
+    more."""
+    whole_impressions: bool = False
+    """Ask `click` about all that was shown in a request, or nothing of it, so that ranks within an
+    impression are those that papers publish. Otherwise about a few items of many users, and such
+    ranks are called sampled."""
     calibration_targets: int = 200
     """Validation targets of each task, at most, that its temperature is fitted on; 0 fits none.
-    Tasks answered by a title have none."""
+    Tasks answered by a title or a text have none."""
     seed: int = 0
     """Seed of the questions and of the baselines."""
     baseline_trees: int = 3000

@@ -17,7 +17,7 @@ from data_pipeline.tree import Tree
 from train.evaluation.baselines.base import excluded_items
 from train.evaluation.config import EvaluationConfig
 from train.evaluation.opponents import ByTask, wanted_baselines
-from train.evaluation.questions import Asked, collect
+from train.evaluation.questions import Asked, collect, group_of
 from train.evaluation.rows import has_sampled_candidates
 from train.evaluation.scores import TargetScores
 
@@ -43,7 +43,8 @@ class Exam:
     @property
     def users(self) -> int:
         """Users who are asked about."""
-        return len({q.moment.user for qs in self.asked.values() for q in qs} - {-1})
+        groups = {group_of(question) for part in self.asked.values() for question in part}
+        return sum(group >= 0 for group in groups)
 
     @property
     def targets(self) -> int:
@@ -84,7 +85,7 @@ def prepare_exam(
     calibration: list[Tree] = []
     if earlier and config.calibration_targets:
         few = replace(config, max_targets=config.calibration_targets)
-        calibration = phase_trees(store, wanted, Phase.VALIDATION, mixture, few, with_titles=False)
+        calibration = phase_trees(store, wanted, Phase.VALIDATION, mixture, few, with_written=False)
     return Exam(
         store=store,
         tasks=tuple(wanted),
@@ -104,14 +105,14 @@ def phase_trees(
     mixture: MixtureConfig,
     config: EvaluationConfig,
     *,
-    with_titles: bool = True,
+    with_written: bool = True,
 ) -> list[Tree]:
-    """The questions of a phase; those answered by a title come last and are fewer."""
+    """The questions of a phase; those answered by a title or text come last and are fewer."""
     trees: list[Tree] = []
     most_titles = min(config.max_targets, config.max_title_targets)
-    for titles, most in ((False, config.max_targets), (True, most_titles)):
-        indices = [i for i, task in enumerate(tasks) if (task.kind == "title") == titles]
-        if not indices or (titles and not with_titles):
+    for written, most in ((False, config.max_targets), (True, most_titles)):
+        indices = [i for i, task in enumerate(tasks) if task.is_written == written]
+        if not indices or (written and not with_written):
             continue
         part = EvaluationSet(
             store,
@@ -121,6 +122,7 @@ def phase_trees(
             seed=config.seed,
             max_targets=most,
             phrasing=config.phrasing,
+            whole_impressions=config.whole_impressions,
         )
         trees += [_renumbered(part[i], indices) for i in range(len(part))]
     return trees

@@ -46,6 +46,8 @@ def _example(
     if task.kind == "title":
         better, tied = int(scores.better_N[row]), int(scores.tied_N[row])
         return example | {"rank": better + 1 + tied / 2}
+    if scores.texts is not None:
+        return example | {"said": str(scores.texts.said_N[row])}
     n = int(scores.n_choices_N[row])
     return example | {
         "choices": [decode([choice]).strip() for choice in branch.choices.tolist()],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLED = "sampled_"
 DECODING_KEYS = frozenset(
-    {"labels", "titles", "candidates", "history", "ties", "collisions", "sampling"}
+    {"labels", "titles", "texts", "candidates", "history", "ties", "collisions", "sampling"}
 )
 
 Clause = Callable[["Results"], Iterator[str]]

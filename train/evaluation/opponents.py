@@ -29,6 +29,7 @@ from train.evaluation.questions import (
     questions_fingerprint,
 )
 from train.evaluation.scores import TargetScores
+from train.evaluation.texts import answered_by_text
 from train.progress import show_progress
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def score_baselines(
         *(questions_fingerprint(part) for part in asked),
     ]
     cache = cache_folder / f"baselines-{fingerprint(depends_on)}.json" if cache_folder else None
-    found = context.broadcast_object(_read(cache, wanted, test))
+    found = context.broadcast_object(_read(cache, store, wanted, test))
     missing = [name for name in wanted if name not in found.scores]
     if missing:
         train = _training_questions(store, tasks, mixture, seed, trees)
@@ -119,12 +120,17 @@ def score_baselines(
 def _training_questions(
     store: TokenStore, tasks: Sequence[Task], mixture: MixtureConfig, seed: int, trees: int
 ) -> ByTask:
-    """Questions as training asks them, of the tasks whose baselines learn from labels."""
-    names = {t.name: 1.0 for t in tasks if t.kind == "label" and t.tier == "T1"}
-    if not names or not any(applicable(t, store) is None for t in tasks if t.name in names):
-        return {}
-    drawn = Mixture([store], replace(mixture, tasks=names, store_weights=()), seed=seed)
-    return collect((drawn[index] for index in range(trees)), drawn.tasks)
+    """Questions as training asks them, of the tasks whose baselines learn from answers."""
+    asked: ByTask = {}
+    # Of a mixture for each kind, so that texts asked for as well change no label's questions.
+    for kind in ("label", "text"):
+        names = {t.name: 1.0 for t in tasks if t.kind == kind and t.tier == "T1"}
+        if any(applicable(t, store) is None for t in tasks if t.name in names):
+            # Only questions are read, and a store of one action has no past ones to supervise.
+            alone = replace(mixture, tasks=names, store_weights=(), history_loss_weight=0.0)
+            drawn = Mixture([store], alone, seed=seed)
+            asked |= collect((drawn[index] for index in range(trees)), drawn.tasks)
+    return asked
 
 
 def _fit_share(
@@ -182,6 +188,8 @@ def _write(path: Path, opponents: Opponents) -> None:
 
 
 def _plain(scores: TargetScores) -> dict[str, Any]:
+    if scores.texts is not None:
+        return {"said": scores.texts.said_N.tolist()}
     rows = zip(scores.probabilities_NK, scores.n_choices_N, strict=True)
     return {
         "probabilities": [row[:n].tolist() for row, n in rows],
@@ -191,7 +199,9 @@ def _plain(scores: TargetScores) -> dict[str, Any]:
     }
 
 
-def _read(path: Path | None, wanted: Mapping[str, Sequence[Task]], test: ByTask) -> Opponents:
+def _read(
+    path: Path | None, store: TokenStore, wanted: Mapping[str, Sequence[Task]], test: ByTask
+) -> Opponents:
     """What the cache holds of the wanted baselines; nothing where it is missing or damaged."""
     opponents = Opponents()
     if path is None or not path.is_file():
@@ -202,7 +212,8 @@ def _read(path: Path | None, wanted: Mapping[str, Sequence[Task]], test: ByTask)
             held = content["scores"].get(name, {})
             if all(task.name in held for task in tasks):
                 opponents.scores[name] = {
-                    task.name: _scores(task, test[task.name], held[task.name]) for task in tasks
+                    task.name: _scores(store, task, test[task.name], held[task.name])
+                    for task in tasks
                 }
                 opponents.settings[name] = content["settings"].get(name, {})
     except (ValueError, KeyError, TypeError, AssertionError) as error:
@@ -211,7 +222,11 @@ def _read(path: Path | None, wanted: Mapping[str, Sequence[Task]], test: ByTask)
     return opponents
 
 
-def _scores(task: Task, asked: Sequence[Asked], held: dict[str, Any]) -> TargetScores:
+def _scores(
+    store: TokenStore, task: Task, asked: Sequence[Asked], held: dict[str, Any]
+) -> TargetScores:
+    if task.kind == "text":
+        return answered_by_text(store, task, asked, held["said"])
     if task.kind == "title":
         counts = zip(held["better"], held["tied"], held["ranked"], strict=True)
         return answered(task, asked, places=[Place(*count) for count in counts])

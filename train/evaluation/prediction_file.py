@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_pipeline.files import atomic_write
 from train.evaluation.results import SCHEMA_VERSION, Predictions
-from train.evaluation.scores import TargetScores, pad
+from train.evaluation.scores import TargetScores, Texts, pad
 
 Key = tuple[str, str]
 """(corpus, task)"""
@@ -34,6 +34,7 @@ _COLUMNS = {
     "label_mass": "label_mass_N",
 }
 _LISTS = {"probabilities": ("probabilities_NK", 0.0), "gains": ("gains_NK", np.nan)}
+_TEXTS = ("said", "right", "ground")
 _META = b"brewhouse"
 
 
@@ -95,6 +96,12 @@ def _table(corpus: str, task: str, scores: TargetScores) -> pa.Table:
         width = rows_NK.shape[1]
         rows = [row[: min(k, width)] for row, k in zip(rows_NK, scores.n_choices_N, strict=True)]
         columns[name] = pa.array([row.tolist() for row in rows], pa.list_(pa.float64()))
+    for name in _TEXTS:
+        said = [None] * n if scores.texts is None else getattr(scores.texts, f"{name}_N").tolist()
+        columns[name] = pa.array(said, pa.string())
+    columns["request"] = pa.array(
+        [None] * n if scores.requests_N is None else scores.requests_N, pa.int64()
+    )
     return pa.table(columns)
 
 
@@ -102,4 +109,10 @@ def _scores(table: pa.Table, class_values: list[float]) -> TargetScores:
     fields: dict[str, Any] = {field: table[name].to_numpy() for name, field in _COLUMNS.items()}
     for name, (field, fill) in _LISTS.items():
         fields[field] = pad(table[name].to_pylist(), fill)
+    if _TEXTS[0] in table.column_names and table[_TEXTS[0]].null_count < len(table):
+        fields["texts"] = Texts(
+            **{f"{name}_N": np.array(table[name].to_pylist(), object) for name in _TEXTS}
+        )
+    if "request" in table.column_names and table["request"].null_count < len(table):
+        fields["requests_N"] = table["request"].to_numpy()
     return TargetScores(class_values_K=np.array(class_values, np.float64), **fields)

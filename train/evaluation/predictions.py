@@ -2,7 +2,7 @@
 
 Label and choice tasks: probabilities of the answer tokens at the answer cue, from fp32 logits.
 Title tasks: the place of the right item among all known items that are not in the history, ranked
-by log p(title | prompt). Nothing is sampled.
+by log p(title | prompt). Text tasks: what the model writes, greedily. Nothing is sampled.
 
 Shapes: T tokens, M label positions, V vocabulary, N items of the catalog.
 """
@@ -10,7 +10,9 @@ Shapes: T tokens, M label positions, V vocabulary, N items of the catalog.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -18,13 +20,15 @@ import torch
 from data_pipeline.packing import pack
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
-from data_pipeline.tree import Branch, Tree
+from data_pipeline.tree import Branch, Ids, Tree
 from modeling.scoring import choice_probabilities, label_logits, score_continuations
 from modeling.tree_attention import TreeLayout
 from train.distributed import DistributedContext
 from train.evaluation.baselines.base import seen_items
+from train.evaluation.config import MAX_NEW_TOKENS
 from train.evaluation.questions import Asked, Place, answered
 from train.evaluation.scores import TargetScores
+from train.evaluation.texts import answered_by_text, write_texts
 from train.evaluation.titles import place_of_title
 from train.progress import show_progress
 
@@ -39,6 +43,7 @@ class _Answer:
     probabilities: tuple[float, ...] = ()
     label_mass: float = float("nan")
     place: Place | None = None
+    text: str = ""
 
 
 @torch.no_grad()
@@ -78,12 +83,12 @@ def predict(
     progress = show_progress(total, f"{description}, tokens", silent=not context.is_main)
     answers: dict[Key, _Answer] = {}
     for numbers in mine:
-        answers.update(_score_batch(model, trees, numbers, tasks, store, context, max_tokens))
+        answers.update(_answer_batch(model, trees, numbers, tasks, store, context, max_tokens))
         progress.advance(sum(work[number] for number in numbers))
     progress.close()
     model.train(was_training)
     merged = _merged(context.all_gather_object(answers), trees)
-    return _by_task(merged, trees, tasks)
+    return _by_task(merged, trees, tasks, store)
 
 
 def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
@@ -105,33 +110,67 @@ def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
 
 
 def _has_title(tree: Tree) -> bool:
-    return any(not len(branch.choices) for branch in tree.branches)
+    return any(not (len(b.choices) or b.question.text) for b in tree.branches)
 
 
 def _n_tokens(tree: Tree) -> int:
-    return len(tree.trunk) + sum(len(branch.tokens) for branch in tree.branches)
+    """Tokens that the tree's answers take; a text is written behind a prompt of its own."""
+    texts = sum(bool(branch.question.text) for branch in tree.branches)
+    tokens = len(tree.trunk) + sum(len(branch.tokens) for branch in tree.branches)
+    return tokens + texts * (len(tree.trunk) + MAX_NEW_TOKENS)
 
 
-def _score_batch(
+def _answer_batch(
     model: torch.nn.Module,
-    all_trees: Sequence[Tree],
+    trees: Sequence[Tree],
     numbers: list[int],
     tasks: Sequence[Task],
     store: TokenStore,
     context: DistributedContext,
     max_tokens: int,
 ) -> dict[Key, _Answer]:
-    trees = [all_trees[number] for number in numbers]
+    """Write what is to be written, score the rest."""
+    written: list[Key] = []
+    scored: list[Key] = []
+    for number in numbers:
+        for place, branch in enumerate(trees[number].branches):
+            (written if branch.question.text else scored).append((number, place))
+    prompts = [
+        np.concatenate([trees[number].trunk, _prompt(trees[number].branches[place])])
+        for number, place in written
+    ]
+    texts = write_texts(model, store, prompts, max_tokens)
+    answers = {key: _Answer(text=text) for key, text in zip(written, texts, strict=True)}
+    if scored:
+        answers |= _score_batch(model, trees, scored, tasks, store, context, max_tokens)
+    return answers
+
+
+def _prompt(branch: Branch) -> Ids:
+    """The branch up to where its answer begins."""
+    return branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
+
+
+def _score_batch(
+    model: torch.nn.Module,
+    all_trees: Sequence[Tree],
+    keys: list[Key],
+    tasks: Sequence[Task],
+    store: TokenStore,
+    context: DistributedContext,
+    max_tokens: int,
+) -> dict[Key, _Answer]:
+    # Labels come in the order of the branches; the supervised history behind them is not asked.
+    trees = [
+        replace(all_trees[n], branches=tuple(all_trees[n].branches[b] for _, b in group))
+        for n, group in groupby(keys, key=itemgetter(0))
+    ]
     batch = pack(trees, len(tasks))
     layout = TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths)
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, device=context.device)
 
-    # Labels come in the order of the branches; the supervised history behind them is not asked.
-    keys = [
-        (n, b) for n, tree in zip(numbers, trees, strict=True) for b in range(len(tree.branches))
-    ]
     branches = [branch for tree in trees for branch in tree.branches]
     ends = np.cumsum([len(branch.answer) for branch in branches])
     places_M = batch.label_positions_M[: ends[-1] if len(ends) else 0]
@@ -144,6 +183,7 @@ def _score_batch(
     )
     p_C, mass_B = probabilities.cpu().numpy(), mass.cpu().numpy()
     if not (np.isfinite(p_C).all() and np.isfinite(mass_B).all()):
+        numbers = sorted({number for number, _ in keys})
         raise ValueError(
             f"the model gave a probability that is not finite, in trees {numbers}: the run "
             "diverged or its weights are damaged; evaluate an earlier checkpoint"
@@ -183,8 +223,7 @@ def _place(
         return Place(len(catalog), 0, len(catalog))
     titles = [tuple(store.title_tokens(int(item)).tolist()) for item in catalog]
     first_N = torch.tensor([title[0] for title in titles], device=log_p_mV.device)
-    prompt = branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
-    behind = np.concatenate([tree.trunk, prompt])
+    behind = np.concatenate([tree.trunk, _prompt(branch)])
     room = max(max_tokens, len(behind) + max(map(len, titles)))
     better, tied = place_of_title(
         lambda texts: score_continuations(model, behind, texts, max_tokens=room),
@@ -213,7 +252,7 @@ def _merged(parts: Sequence[dict[Key, _Answer]], trees: Sequence[Tree]) -> dict[
 
 
 def _by_task(
-    answers: dict[Key, _Answer], trees: Sequence[Tree], tasks: Sequence[Task]
+    answers: dict[Key, _Answer], trees: Sequence[Tree], tasks: Sequence[Task], store: TokenStore
 ) -> dict[str, TargetScores]:
     asked: list[list[Asked]] = [[] for _ in tasks]
     given: list[list[_Answer]] = [[] for _ in tasks]
@@ -222,11 +261,16 @@ def _by_task(
             asked[branch.task].append(Asked(tree.moment, branch.subject, branch.question))
             given[branch.task].append(answers[number, place])
     return {
-        task.name: _scores(task, asked[index], given[index]) for index, task in enumerate(tasks)
+        task.name: _scores(store, task, asked[index], given[index])
+        for index, task in enumerate(tasks)
     }
 
 
-def _scores(task: Task, asked: Sequence[Asked], given: Sequence[_Answer]) -> TargetScores:
+def _scores(
+    store: TokenStore, task: Task, asked: Sequence[Asked], given: Sequence[_Answer]
+) -> TargetScores:
+    if task.kind == "text":
+        return answered_by_text(store, task, asked, [one.text for one in given])
     if task.kind == "title":
         places = [one.place for one in given if one.place is not None]
         return answered(task, asked, places=places)

@@ -167,6 +167,7 @@ def results_header(
         "max_targets": config.max_targets,
         "max_title_targets": config.max_title_targets,
         "calibration_targets": config.calibration_targets,
+        "whole_impressions": config.whole_impressions,
         "mixture": TypeAdapter(MixtureConfig).dump_python(mixture, mode="json"),
         "provenance": provenance(),
         "world_size": context.world_size,

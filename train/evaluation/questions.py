@@ -12,7 +12,7 @@ from data_pipeline.files import fingerprint
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from data_pipeline.tree import Moment, Question, Tree
-from train.evaluation.scores import Floats, Ints, TargetScores, class_values, pad
+from train.evaluation.scores import Floats, Ints, TargetScores, Texts, class_values, pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def group_of(asked: Asked) -> int:
     """What the bootstrap resamples: the user; without one the query or whatever was asked about."""
     if asked.moment.user >= 0:
         return asked.moment.user
+    if asked.question.user is not None:
+        return asked.question.user
     return -1 - (asked.subject if asked.question.query is None else asked.question.query)
 
 
@@ -60,6 +62,7 @@ def answered(
     probabilities: Sequence[Sequence[float] | Floats] | None = None,
     places: Sequence[Place] | None = None,
     label_mass: Sequence[float] | Floats | None = None,
+    texts: Texts | None = None,
 ) -> TargetScores:
     """Put a scorer's answers beside the truth.
 
@@ -69,9 +72,11 @@ def answered(
         probabilities: of the choices of each question; for label and choice tasks.
         places: of the right items in the catalog; for title tasks.
         label_mass: probability of all choices together, where the scorer has one.
+        texts: what was said to each question; for text tasks.
     """
     n = len(asked)
-    assert (probabilities is None) == (task.kind == "title") == (places is not None), task.name
+    assert (probabilities is None) == task.is_written, task.name
+    assert (places is None, texts is None) == (task.kind != "title", task.kind != "text"), task.name
     rows: Sequence[Sequence[float] | Floats] = [()] * n if probabilities is None else probabilities
     assert [len(row) for row in rows] == [one.question.n_choices for one in asked], task.name
     better_N, tied_N, ranked_N = np.array(places or [Place(-1, 0, 0)] * n).reshape(-1, 3).T
@@ -89,7 +94,16 @@ def answered(
         tied_N=tied_N.astype(np.int64),
         ranked_N=ranked_N.astype(np.int64),
         label_mass_N=np.full(n, np.nan) if label_mass is None else np.asarray(label_mass),
+        requests_N=_requests(asked),
+        texts=texts,
     )
+
+
+def _requests(asked: Sequence[Asked]) -> Ints | None:
+    rows = [one.question.request for one in asked]
+    if all(row is None for row in rows):
+        return None
+    return np.array([-1 if row is None else row for row in rows], np.int64)
 
 
 def place_in_catalog(score_N: Floats, right: int, excluded: Ints) -> Place:
@@ -122,6 +136,7 @@ def questions_fingerprint(asked: Mapping[str, Sequence[Asked]]) -> str:
                 [
                     *(one.subject, *astuple(one.moment), one.question.label),
                     *(list(one.question.candidates), list(one.question.pieces)),
+                    *([list(one.question.text)] if one.question.text else ()),
                 ]
                 for one in questions
             ]
@@ -149,6 +164,7 @@ def targets_fingerprint(store: TokenStore, asked: Sequence[Asked]) -> str:
                 *(one.moment.user, one.moment.cut, one.subject),
                 *(one.question.label, one.question.n_choices, one.question.value),
                 list(one.question.candidates or map(text, one.question.pieces)),
+                *map(text, one.question.text),
             ]
             for one in asked
         ]

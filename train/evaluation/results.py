@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from data_pipeline.files import atomic_write, sha256_file
 from train.evaluation.bootstrap import Interval
+from train.evaluation.config import MAX_NEW_TOKENS
 from train.evaluation.honesty import check_results
 
 SCHEMA_VERSION = 2
@@ -24,13 +25,14 @@ FOLDER = "evaluation"
 DECODING: dict[str, str | bool] = {
     "labels": "softmax over the label tokens at the answer cue",
     "titles": "log p(title | prompt) of every known item",
+    "texts": f"greedy, to the end of the line or {MAX_NEW_TOKENS} tokens",
     "candidates": "full catalog",
     "history": "excluded",
     "ties": "expectation over all orders",
     "collisions": "items of one title tie",
     "sampling": False,
 }
-"""How a model answers. Nothing is sampled or generated, so no setting of a generation applies."""
+"""How a model answers. Nothing is sampled; what generates texts has no other setting."""
 
 T = TypeVar("T")
 Number = float | None
@@ -107,7 +109,7 @@ class Row:
     beats_trivial: bool | None
     beats_best: bool | None
     label_mass: Number
-    """mean probability that the model gives to the answers together; null for title tasks"""
+    """mean probability that the model gives to the answers; null where answers are texts"""
     secondary: dict[str, Number]
     """further metrics of the model"""
     users_with_one_class: int
@@ -222,6 +224,8 @@ class Results:
     rows: list[Row]
     calibration_targets: int = 0
     """validation targets of each task that its temperature is fitted on, at most"""
+    whole_impressions: bool = False
+    """tasks that ask what was shown asked about whole requests"""
     mixture: dict[str, Any] = field(default_factory=dict)
     """how prompts were made"""
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from train.evaluation import swap
 from train.evaluation.baselines.base import excluded_items
 from train.evaluation.bootstrap import Bootstrap, BootstrapConfig, Resampled
 from train.evaluation.metrics import (
+    IMPRESSION_METRICS,
     SAMPLED,
     Metric,
     find_metric,
@@ -89,8 +90,8 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
         beats_untrained=_beats(against["untrained"]),
         beats_trivial=_beats(against["trivial"]),
         beats_best=_beats(against["best"]),
-        label_mass=None if task.kind == "title" else number(float(model.label_mass_N.mean())),
-        secondary=_secondary(scored),
+        label_mass=None if task.is_written else number(float(model.label_mass_N.mean())),
+        secondary=_secondary(store, scored),
         users_with_one_class=users_with_one_class(model) if len(task.labels) == 2 else 0,
         slices=_slices(store, scored, metric, config),
         level=metric.level,
@@ -154,9 +155,12 @@ def _beats(difference: Range | None) -> bool | None:
     return None if difference is None or difference.value is None else difference.above_zero
 
 
-def _secondary(scored: TaskScores) -> dict[str, float | None]:
+def _secondary(store: TokenStore, scored: TaskScores) -> dict[str, float | None]:
     task, model = scored.task, scored.model
-    names = secondary_metrics(task.kind, task.metric, len(task.labels), model.has_gains)
+    shown = model.requests_N is not None
+    names = secondary_metrics(task.kind, task.metric, len(task.labels), model.has_gains, shown)
+    if shown and not _whole_requests(store, model):
+        names = tuple(f"{SAMPLED}{name}" if name in IMPRESSION_METRICS else name for name in names)
     found = {name: number(find_metric(name)(model)) for name in names}
     found = {name: value for name, value in found.items() if value is not None}
     prefix = SAMPLED if task.metric.startswith(SAMPLED) else ""
@@ -167,6 +171,16 @@ def _secondary(scored: TaskScores) -> dict[str, float | None]:
     if scored.swapped is not None and len(scored.swapped):
         found[prefix + swap.NAME] = swap.consistency(model, scored.swapped)
     return found
+
+
+def _whole_requests(store: TokenStore, model: TargetScores) -> bool:
+    """Whether all that was shown is asked about: the rank of a part of it is a sampled rank."""
+    assert model.requests_N is not None, "the task asks what was shown"
+    firsts, counts = np.unique(model.requests_N[model.requests_N >= 0], return_counts=True)
+    stops = firsts + counts
+    opens_E = store.event_opens_request_E
+    ends = (stop == len(opens_E) or bool(opens_E[stop]) for stop in stops.tolist())
+    return len(np.unique(model.subjects_N)) == len(model) and all(ends)
 
 
 def _ranking_facts(store: TokenStore, scored: TaskScores) -> dict[str, Any]:

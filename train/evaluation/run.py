@@ -190,6 +190,7 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
     for name in NUMBERS:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=int, default=getattr(defaults, name))
+    parser.add_argument("--whole-impressions", action="store_true")
     parser.add_argument("--resamples", type=int, default=defaults.bootstrap.resamples)
     parser.add_argument("--no-baselines", dest="with_baselines", action="store_false")
     parser.add_argument("--no-untrained", dest="with_untrained", action="store_false")
@@ -200,6 +201,7 @@ def parse_job(arguments: Sequence[str] | None = None) -> EvaluationJob:
         phase=given.phase,
         phrasing=given.phrasing,
         **{name: getattr(given, name) for name in NUMBERS},
+        whole_impressions=given.whole_impressions,
         with_baselines=given.with_baselines,
         with_untrained=given.with_untrained,
         bootstrap=BootstrapConfig(resamples=given.resamples, seed=given.seed),

@@ -14,6 +14,25 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
+Strings = NDArray[np.object_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Texts:
+    """What was said about N targets of a text task, each one line."""
+
+    said_N: Strings
+    right_N: Strings
+    """what should have been said"""
+    ground_N: Strings
+    """what the model was shown of user and item"""
+
+    def __len__(self) -> int:
+        return len(self.said_N)
+
+    def take(self, rows: NDArray[Any]) -> Texts:
+        """The texts at `rows` (indices or a mask)."""
+        return Texts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +41,8 @@ class TargetScores:
 
     Label and choice tasks carry `probabilities_NK`; title tasks carry the place of the right item
     among the whole catalog as counts, so that ties stay visible: how many items score strictly
-    higher (`better_N`), how many others score the same (`tied_N`), of how many (`ranked_N`).
+    higher (`better_N`), how many others score the same (`tied_N`), of how many (`ranked_N`); text
+    tasks carry `texts`.
     """
 
     groups_N: Ints
@@ -30,9 +50,9 @@ class TargetScores:
     subjects_N: Ints
     """the event row or item row that the target is about"""
     labels_N: Ints
-    """index of the right choice; the item row for title tasks"""
+    """index of the right choice; the item row for title tasks; 0 for text tasks"""
     n_choices_N: Ints
-    """real choices of each target; 0 for title tasks"""
+    """real choices of each target; 0 for title and text tasks"""
     probabilities_NK: Floats
     """probabilities of the choices, renormalised over them, padded with 0"""
     gains_NK: Floats
@@ -49,12 +69,17 @@ class TargetScores:
     """title tasks: items that stood in the ranking, the right one counted; 0 elsewhere"""
     label_mass_N: Floats
     """probability that the model gave to all choices together before renormalising; NaN = none"""
+    requests_N: Ints | None = None
+    """first row of the request in which the item was shown among others, -1 where it was not; None
+    for tasks that do not ask what was shown"""
+    texts: Texts | None = None
+    """text tasks: what was said; None elsewhere"""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "class_values_K":
-                rows = len(getattr(self, field.name))
-                assert rows == len(self), f"{field.name} has {rows} rows, expected {len(self)}"
+            part = getattr(self, field.name)
+            if field.name != "class_values_K" and part is not None:
+                assert len(part) == len(self), f"{field.name}: {len(part)} rows, not {len(self)}"
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -73,10 +98,12 @@ class TargetScores:
         """The targets at `rows` (indices or a mask)."""
         return TargetScores(
             class_values_K=self.class_values_K,
+            texts=None if self.texts is None else self.texts.take(rows),
+            requests_N=None if self.requests_N is None else self.requests_N[rows],
             **{
                 field.name: getattr(self, field.name)[rows]
                 for field in fields(self)
-                if field.name != "class_values_K"
+                if field.name not in ("class_values_K", "requests_N", "texts")
             },
         )
 

@@ -48,6 +48,7 @@ CONFIG = EvaluationConfig(
     max_tokens=2000,
     bootstrap=BootstrapConfig(resamples=100),
 )
+LIKE = all_tasks()["like"]
 NAMES = ("like", "cold_user_like", "pairwise", "next_item_title")
 
 
@@ -71,7 +72,9 @@ def points(name: str, ground: Ground, trees: Sequence[Tree], most: int = 10**6) 
     return [make_point(curve, ground, x, trees, most) for x in curve.xs(ground)]
 
 
-@pytest.mark.parametrize("name", sorted(n for n, c in CURVES.items() if c.same_targets))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, c in CURVES.items() if c.same_targets and c.wants(LIKE))
+)
 def test_every_point_asks_the_same_where_a_curve_says_so(
     name: str, ground: Ground, trees: list[Tree]
 ) -> None:
@@ -253,7 +256,7 @@ def measured(store: TokenStore, name: str, folder: Path | None) -> Results:
     )
 
 
-@pytest.mark.parametrize("name", sorted(CURVES))
+@pytest.mark.parametrize("name", sorted(n for n, c in CURVES.items() if c.wants(LIKE)))
 def test_a_whole_curve_is_a_result_of_the_same_schema(
     name: str, tiny_store: TokenStore, tmp_path: Path, cache: Path
 ) -> None:

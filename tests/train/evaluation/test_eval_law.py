@@ -107,6 +107,7 @@ BREACHES: list[tuple[str, Callable[[Results], Results], str]] = [
     ),
     ("decoding_is_stated", without("candidates"), r"\['candidates'\] are missing"),
     ("decoding_is_stated", without("collisions"), r"\['collisions'\] are missing"),
+    ("decoding_is_stated", without("texts"), r"\['texts'\] are missing"),
     ("decoding_is_stated", without("sampling"), r"\['sampling'\] are missing"),
     (
         "seeds_are_stated",

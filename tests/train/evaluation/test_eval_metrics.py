@@ -1,5 +1,6 @@
 """Each metric against scikit-learn or a number worked out by hand, ties and weights included."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -17,7 +18,7 @@ from train.evaluation.metrics import (
     secondary_metrics,
     users_with_one_class,
 )
-from train.evaluation.scores import TargetScores, class_values, pad
+from train.evaluation.scores import TargetScores, Texts, class_values, pad
 
 
 def scores(
@@ -302,6 +303,12 @@ def test_every_metric_has_a_direction_a_level_and_bounds() -> None:
     assert {m.name for m in METRICS.values() if m.level == "per_user"} == {"gauc"}
     perfect = scores(
         [[0.0, 1.0], [1.0, 0.0]] * 3, [1, 0] * 3, users=[0] * 6, gains=[[0, 1], [1, 0]] * 3
+    )
+    words_N = np.array(["crime drama"] * 6, object)
+    perfect = dataclasses.replace(
+        perfect,
+        requests_N=np.array([0, 0, 2, 2, 4, 4]),
+        texts=Texts(said_N=words_N, right_N=words_N, ground_N=words_N),
     )
     for metric in METRICS.values():
         if metric.name.startswith(("set_f1@", "jaccard@", "note_rest")):

@@ -25,7 +25,7 @@ SHAPE = ModelShape(
     num_attention_heads=2,
     num_key_value_heads=1,
 )
-TASKS = ("like", "will_watch", "next_item_title", "pairwise", "impute_genre")
+TASKS = ("like", "will_watch", "next_item_title", "pairwise", "impute_genre", "taste_summary")
 SETTINGS = [
     *("--resamples", "50", "--baseline-trees", "40"),
     *("--max-targets", "24", "--max-title-targets", "4", "--max-tokens", "1500"),
@@ -85,7 +85,9 @@ def test_two_processes_equal_one(run: Path, tmp_path: Path) -> None:
         size: [*SETTINGS, "--run", str(run), "--output", str(output)]
         for size, output in outputs.items()
     }
-    curves = ["--curve", "shots", "--curve", "cold_items", "--task", "like", "--no-baselines"]
+    names = ("shots", "cold_items", "summary")
+    curves = [*(word for name in names for word in ("--curve", name)), "--task", "like"]
+    curves.append("--no-baselines")
     for more in ([], curves):
         run_evaluation(parse_job([*commands[1], *more]), DistributedContext())
         words = ["-m", "train.evaluation.run", *commands[2], *more]
@@ -93,8 +95,8 @@ def test_two_processes_equal_one(run: Path, tmp_path: Path) -> None:
     for output in outputs.values():
         assert (output / "examples.json").is_file()
     recorded = [read_recorded(output / "results.json") for output in outputs.values()]
-    for name in ("curve-shots.json", "curve-cold_items.json"):
-        one, two = (read_results(output / name) for output in outputs.values())
+    for name in names:
+        one, two = (read_results(output / f"curve-{name}.json") for output in outputs.values())
         assert same_rows(one, two) >= 2
         assert one.curve == two.curve
     # Every prediction is the same, so that a comparison finds nothing.

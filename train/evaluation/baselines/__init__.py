@@ -2,6 +2,7 @@
 
 import difflib
 
+from train.evaluation.baselines.bag_of_words import BagOfWords
 from train.evaluation.baselines.base import Baseline, ItemScorer, Questions
 from train.evaluation.baselines.item_knn import ItemKnn
 from train.evaluation.baselines.majority import Majority
@@ -13,6 +14,7 @@ from train.evaluation.baselines.sequence import (
     SASRecSampledBaseline,
 )
 from train.evaluation.baselines.tabular import GradientBoosting, Logistic
+from train.evaluation.baselines.texts import CommonText, ItemText
 from train.evaluation.baselines.word_overlap import WordOverlap
 
 __all__ = [
@@ -38,6 +40,9 @@ BASELINES: dict[str, type[Baseline]] = {
         SASRecSampledBaseline,
         GRU4RecBaseline,
         WordOverlap,
+        BagOfWords,
+        CommonText,
+        ItemText,
     )
 }
 

@@ -5,8 +5,10 @@ import difflib
 from train.evaluation.curves.base import Curve, Ground
 from train.evaluation.curves.cold import ColdItems, ColdUsers
 from train.evaluation.curves.history import Context, Shots
+from train.evaluation.curves.many_shot import ManyShot
 from train.evaluation.curves.months import Months
 from train.evaluation.curves.phrasing import Phrasings
+from train.evaluation.curves.summary import Summary
 
 __all__ = ["CURVES", "Curve", "Ground", "find_curve", "register_curve"]
 
@@ -19,6 +21,8 @@ CURVES: dict[str, Curve] = {
         ColdItems(),
         Months(),
         Phrasings(),
+        ManyShot(),
+        Summary(),
     )
 }
 

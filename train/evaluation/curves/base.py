@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, NamedTuple
 
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.render import BranchWriter
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
-from data_pipeline.tree import Branch, Tree
+from data_pipeline.tree import Branch, Moment, Tree
 
 EVERYTHING = 1 << 40
 """More tokens than any trunk has: no event is dropped."""
+
+
+class Written(NamedTuple):
+    """A text that a model wrote at a moment, and what it should have written."""
+
+    said: str
+    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class Ground:
     tasks: tuple[Task, ...]
     mixture: MixtureConfig
     writer: BranchWriter
+    written: Mapping[Moment, Written] = field(default_factory=dict)
+    """What the model wrote first, for a curve that `writes`."""
 
     @classmethod
     def of(cls, store: TokenStore, tasks: Sequence[Task], mixture: MixtureConfig) -> Ground:
@@ -66,6 +75,11 @@ class Curve(abc.ABC):
         """Whether a task has such a curve; where tasks are named, only those are asked anyway."""
         return task.kind == "label" and task.history == "full"
 
+    @property
+    def writes(self) -> Task | None:
+        """A text task that the model answers at every moment before any point is made."""
+        return None
+
     @abc.abstractmethod
     def xs(self, ground: Ground) -> Sequence[float]:
         """Values of x, rising.
@@ -73,6 +87,10 @@ class Curve(abc.ABC):
         Raises:
             ValueError: the corpus has no such curve; the message says why.
         """
+
+    def mixture(self, mixture: MixtureConfig) -> MixtureConfig:
+        """How the exam's prompts are made, before they are reshaped."""
+        return mixture
 
     def names(self, ground: Ground) -> Mapping[float, str]:
         """Names of the values of x, where they have any."""

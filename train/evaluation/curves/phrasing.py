@@ -21,8 +21,8 @@ class Phrasings(Curve):
     same_targets = True
 
     def wants(self, task: Task) -> bool:
-        """Every task but those that rank the whole catalog, which cost far more."""
-        return task.kind != "title"
+        """Every task but those that are answered by a title or text, which cost far more."""
+        return not task.is_written
 
     def xs(self, ground: Ground) -> Sequence[float]:
         """Numbers of the phrasings: trained ones from 0, then those never seen."""

@@ -21,6 +21,7 @@ from train.evaluation.config import EvaluationConfig
 from train.evaluation.curves.base import Curve, Ground
 from train.evaluation.curves.points import Point, make_point
 from train.evaluation.curves.slope import slope
+from train.evaluation.curves.writing import write_first
 from train.evaluation.exam import Exam, ScoresByTask, check_full_ranking, prepare_exam
 from train.evaluation.opponents import Opponents
 from train.evaluation.predictions import predict
@@ -32,7 +33,7 @@ from train.evaluation.protocol import (
     oppose,
     results_header,
 )
-from train.evaluation.questions import Asked
+from train.evaluation.questions import Asked, group_of
 from train.evaluation.results import CorpusResult, CurveCard, Range, Results, Row
 from train.evaluation.rows import TaskScores, make_row, paired_difference
 from train.evaluation.scores import TargetScores
@@ -94,7 +95,7 @@ def trace(
         )
     with clock.measure("model"):
         model = load_alone(trained)
-        traced, reasons = _prepare(model, curve, stores, wanted, mixture, config)
+        traced, reasons = _prepare(model, curve, stores, wanted, mixture, context, config)
         answers = [_answer(model, one, context, config, trained.name) for one in traced]
         del model
     with clock.measure("baselines"):
@@ -125,6 +126,7 @@ def _prepare(
     stores: Sequence[TokenStore],
     tasks: Sequence[Task],
     mixture: MixtureConfig,
+    context: DistributedContext,
     config: EvaluationConfig,
 ) -> tuple[list[_Traced], dict[str, str]]:
     """The corpora with their points, and why others have none."""
@@ -132,19 +134,22 @@ def _prepare(
     exam_config = replace(config, max_targets=wider)
     traced, reasons = [], {}
     for store in stores:
-        exam = prepare_exam(store, tasks, mixture, exam_config)
+        exam = prepare_exam(store, tasks, curve.mixture(mixture), exam_config)
         ground = Ground.of(store, exam.tasks, mixture)
         try:
             xs = curve.xs(ground)
         except ValueError as error:
             reasons[store.card.corpus_name] = str(error)
             continue
+        if curve.writes is not None:
+            written = write_first(model, curve.writes, ground, exam.trees, context, config)
+            ground = replace(ground, written=written)
         made = [make_point(curve, ground, x, exam.trees, config.max_targets) for x in xs]
         points, left_out = _within(made, positions_of(model))
         if points:
             traced.append(_Traced(exam=exam, ground=ground, points=points, left_out=left_out))
         else:
-            whys = dict.fromkeys(left_out.values())
+            whys = dict.fromkeys([*left_out.values(), *exam.skipped.values()])
             reasons[store.card.corpus_name] = "; ".join(whys) or "it has no targets on the curve"
     if not traced:
         raise ValueError(f"no corpus has a curve of {curve.name}: {reasons}")
@@ -286,15 +291,15 @@ def _corpus(
     for point, scores in zip(one.points, answers, strict=True):
         groups |= {int(g) for name in point.rows for g in scores[name].groups_N if g >= 0}
     expected = {
-        one.exam.asked[name][row].moment.user
+        group_of(one.exam.asked[name][row])
         for point in one.points
         for name, rows in point.rows.items()
         for row in rows
-    } - {-1}
+    }
     result = corpus_result(one.exam, {}, opponents)
     return replace(
         result,
-        users_expected=len(expected),
+        users_expected=sum(group >= 0 for group in expected),
         users_scored=len(groups),
         targets_expected=sum(point.targets for point in one.points),
         targets_scored=sum(len(part) for scores in answers for part in scores.values()),

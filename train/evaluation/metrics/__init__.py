@@ -4,6 +4,7 @@ from train.evaluation.metrics.base import Level, Metric, Weighted, mean_of
 from train.evaluation.metrics.labels import ECE_BINS, users_with_one_class
 from train.evaluation.metrics.ranking import places
 from train.evaluation.metrics.registry import (
+    IMPRESSION_METRICS,
     METRICS,
     SAMPLED,
     find_metric,
@@ -13,6 +14,7 @@ from train.evaluation.metrics.registry import (
 
 __all__ = [
     "ECE_BINS",
+    "IMPRESSION_METRICS",
     "METRICS",
     "SAMPLED",
     "Level",

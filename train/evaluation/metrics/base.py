@@ -21,7 +21,7 @@ from train.evaluation.scores import Floats, TargetScores
 Weighted = Callable[[TargetScores, Floats], Floats]
 """(scores, weights_RN) -> values_R; NaN where the metric is undefined for a resample"""
 PerTarget = Callable[[TargetScores], Floats]
-Level = Literal["pooled", "per_user"]
+Level = Literal["pooled", "per_user", "per_impression"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Metric:
     weighted: Weighted
     level: Level = "pooled"
     """`pooled`: one number of all targets together. `per_user`: a number of each user's targets,
-    averaged over users by how many targets they have."""
+    averaged over users by how many targets they have. `per_impression`: a number of each
+    impression, each of which counts the same."""
 
     def __call__(self, scores: TargetScores) -> float:
         """The metric over all targets, each counted once."""

@@ -9,7 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from train.evaluation.metrics.base import PerTarget, masked, probability_of_label
+from train.evaluation.metrics.base import (
+    PerTarget,
+    masked,
+    probability_of_label,
+    two_classes,
+)
 from train.evaluation.scores import Floats, Ints, TargetScores
 
 
@@ -58,6 +63,47 @@ def ndcg(k: int | None) -> PerTarget:
         return _mean_over_ties(better_N, tied_N, discount)
 
     return per_target
+
+
+def impression_mrr(scores: TargetScores) -> Floats:
+    """Mean over the clicked items of an impression of 1/rank among all that was shown.
+
+    Source: Wu et al., MIND, ACL 2020, section 4.1; tied items share their places.
+    """
+    return _of_impressions(
+        scores,
+        lambda p_K, clicked_K: float(
+            _mean_of_tied(p_K, clicked_K) @ (1.0 / np.arange(1.0, len(p_K) + 1)) / clicked_K.sum()
+        ),
+    )
+
+
+def impression_ndcg(k: int) -> PerTarget:
+    """NDCG of the first k items of an impression: a click gains 1, a skip 0."""
+
+    def discount(rank: Floats) -> Floats:
+        return np.where(rank <= k, 1.0 / np.log2(rank + 1.0), 0.0)
+
+    def per_target(scores: TargetScores) -> Floats:
+        return _of_impressions(scores, lambda p_K, hit_K: _list_ndcg(p_K, hit_K, discount))
+
+    return per_target
+
+
+def _of_impressions(scores: TargetScores, of_list: Callable[[Floats, Floats], float]) -> Floats:
+    """A number of each impression, at the first of its targets; NaN at the others.
+
+    So the mean over targets is one over impressions, whatever their length. Where nothing was
+    clicked, or everything, order says nothing: such an impression is left out.
+    """
+    p_N, clicked_N = two_classes(scores, "a metric of impressions")
+    found_N = np.full(len(scores), np.nan)
+    requests_N = np.full(len(scores), -1) if scores.requests_N is None else scores.requests_N
+    order = np.argsort(requests_N, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(requests_N[order])) + 1):
+        if len(rows) and requests_N[rows[0]] >= 0 and 0 < clicked_N[rows].sum() < len(rows):
+            found_N[rows[0]] = of_list(p_N[rows], clicked_N[rows])
+    return found_N
 
 
 def note_kept(scores: TargetScores) -> Floats:

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.evaluation.metrics import labels, ranking, sets, values
+from train.evaluation.metrics import labels, ranking, sets, texts, values
 from train.evaluation.metrics.base import Metric, mean_of
 
 SAMPLED = "sampled_"
 _DEPTHS = (1, 3, 5, 10, 20, 50, 100)
 _SET_SIZES = (1, 3, 5)
+_IMPRESSION_DEPTHS = (5, 10)
+IMPRESSION_METRICS = ("impression_mrr", *(f"impression_ndcg@{k}" for k in _IMPRESSION_DEPTHS))
+"""What is reported of tasks that ask what was shown together."""
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -32,6 +35,16 @@ METRICS: dict[str, Metric] = {
         Metric("spearman", True, values.spearman),
         Metric("mrr", True, mean_of(ranking.reciprocal_rank)),
         Metric("ndcg", True, mean_of(ranking.ndcg(None))),
+        Metric("impression_mrr", True, mean_of(ranking.impression_mrr), level="per_impression"),
+        *(
+            Metric(
+                f"impression_ndcg@{k}",
+                True,
+                mean_of(ranking.impression_ndcg(k)),
+                level="per_impression",
+            )
+            for k in _IMPRESSION_DEPTHS
+        ),
         Metric("note_kept", True, mean_of(ranking.note_kept)),
         Metric("note_rest_ndcg", True, mean_of(ranking.note_rest_ndcg)),
         *(Metric(f"hr@{k}", True, mean_of(ranking.hit_rate(k))) for k in _DEPTHS),
@@ -41,6 +54,7 @@ METRICS: dict[str, Metric] = {
         Metric("jaccard", True, mean_of(sets.jaccard(None))),
         *(Metric(f"set_f1@{k}", True, mean_of(sets.set_f1(k))) for k in _SET_SIZES),
         *(Metric(f"jaccard@{k}", True, mean_of(sets.jaccard(k))) for k in _SET_SIZES),
+        *(Metric(name, True, mean_of(of_text)) for name, of_text in texts.TEXT_METRICS.items()),
     ]
 }
 
@@ -72,11 +86,23 @@ def register_metric(metric: Metric) -> None:
     METRICS[metric.name] = metric
 
 
-def secondary_metrics(kind: str, headline: str, labels: int, gains: bool) -> tuple[str, ...]:
-    """What to report beside the headline metric, by the shape of the task."""
+def secondary_metrics(
+    kind: str, headline: str, labels: int, gains: bool, shown: bool = False
+) -> tuple[str, ...]:
+    """What to report beside the headline metric, by the shape of the task.
+
+    Args:
+        kind: the task's.
+        headline: name of its metric.
+        labels: how many answers it has.
+        gains: whether its choices have graded relevance.
+        shown: whether it asks what was shown, item by item.
+    """
     plain = headline.removeprefix(SAMPLED)
     if kind == "title":
         names = ["hr@1", "hr@10", "hr@50", "ndcg@10", "mrr"]
+    elif kind == "text":
+        names = ["rouge_l"] if plain == "fact_f1" else ["rouge_l", "grounded_share"]
     elif plain.startswith(("set_f1", "jaccard")):
         names = ["set_f1", "jaccard"]
     elif plain == "note_kept":
@@ -85,6 +111,7 @@ def secondary_metrics(kind: str, headline: str, labels: int, gains: bool) -> tup
         names = ["accuracy", "mrr", "logloss", "ece", *(["ndcg"] if gains else [])]
     elif labels == 2:
         names = ["auc", "gauc", "f1", "accuracy", "logloss", "ece"]
+        names += IMPRESSION_METRICS if shown else ()
     elif plain in ("rmse_expected", "mae_expected", "qwk"):
         names = ["rmse_expected", "mae_expected", "qwk", "accuracy", "logloss", "ece"]
     else:
