@@ -25,6 +25,7 @@ from data_pipeline.tasks.many_shot import (
 from data_pipeline.tasks.needs import missing
 from data_pipeline.tasks.outcomes import Finished, HoursBucket, PlaysAgainstMedian, Recommended
 from data_pipeline.tasks.pointwise import (
+    AboveItemMean,
     AboveOwnMean,
     ColdItemLike,
     ColdUserLike,
@@ -38,6 +39,7 @@ from data_pipeline.tasks.reviews import ReviewChoice
 from data_pipeline.tasks.search import (
     ComplexQuerySearch,
     PersonalisedSearch,
+    QueryCompletion,
     QueryRanking,
     QuerySuggestion,
     SearchMatch,
@@ -55,7 +57,7 @@ from data_pipeline.tasks.sequence import (
 )
 from data_pipeline.tasks.steering import SlateWithNote
 from data_pipeline.tasks.tags import TagRelevance, TagSuggestion
-from data_pipeline.tasks.taste import FutureGenre
+from data_pipeline.tasks.taste import FutureDecade, FutureGenre
 from data_pipeline.tasks.taste_summary import TasteSummary
 from data_pipeline.tasks.timeline import SequenceCompletion, TimeToNext
 from data_pipeline.tasks.view import View
@@ -77,6 +79,7 @@ _TASKS: dict[str, Task] = {
         Like(),
         Rating(),
         AboveOwnMean(),
+        AboveItemMean(),
         ColdUserLike(),
         DemographicsLike(),
         ColdItemLike(),
@@ -102,6 +105,7 @@ _TASKS: dict[str, Task] = {
         SlateWithNote(),
         OddOneOut(),
         FutureGenre(),
+        FutureDecade(),
         ImputeGenre(),
         ImputeDecade(),
         Similar(),
@@ -117,6 +121,7 @@ _TASKS: dict[str, Task] = {
         ComplexQuerySearch(),
         PersonalisedSearch(),
         QuerySuggestion(),
+        QueryCompletion(),
         ImputeField(),
         ImputeHeldField(),
         TagRelevance(),

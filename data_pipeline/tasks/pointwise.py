@@ -9,6 +9,7 @@ from data_pipeline.tree import Question
 
 CANDIDATE: Final = "Candidate:"
 HISTORY_FOR_A_MEAN: Final = 3
+RATINGS_FOR_A_MEAN: Final = 5
 WATCH_WINDOW_POSITIVE_SHARE: Final = 0.5
 
 
@@ -167,6 +168,34 @@ class AboveOwnMean(_Pointwise):
         if abs(value - mean) < 1e-6:
             return None
         return self._about(view, view.item(subject), int(value > mean), value)
+
+
+class AboveItemMean(_Pointwise):
+    """T02 relative to the item: does the user value it more than people did in training time?
+
+    What is left when an item's quality is taken out: the user's own taste, and how they rate. The
+    mean is that of `Statistics`, frozen at the end of training and drawn in where few rated.
+    """
+
+    name = "above_item_mean"
+    code = "T02"
+    metric = "auc"
+    baselines = ("majority", "item_mean", "matrix_factorization", "gradient_boosting")
+    needs = frozenset({"values"})
+    instructions = (
+        "Will the user rate this {item} above its average?",
+        "Does this user like the candidate more than others do?",
+        "Is the candidate better for this user than for most?",
+        "Will the user be kinder to this {item} than other people?",
+    )
+    held_out_instructions = ("Does this {item} please the user more than it pleases everyone?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        value, item = view.value(subject), view.item(subject)
+        if math.isnan(value) or view.statistics.item_count_N[item] < RATINGS_FOR_A_MEAN:
+            return None
+        mean = float(view.statistics.item_mean_N[item])
+        return self._about(view, item, int(value > mean), value)
 
 
 class WillWatch(_Pointwise):

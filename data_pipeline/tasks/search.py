@@ -303,6 +303,44 @@ class QuerySuggestion(_FindRelevant):
         )
 
 
+class QueryCompletion(_FindRelevant):
+    """T35: the query that someone is typing, among up to ten that begin alike, for an item."""
+
+    name = "query_completion"
+    code = "T35"
+    baselines = ("majority", "word_overlap")
+    constants = (CANDIDATE,)
+    instructions = (
+        "Which query is being typed to find this {item}?",
+        "Complete what was typed, so that it leads to this {item}.",
+        "These searches begin alike. Which one ends at this {item}?",
+        "The search box holds the first letters. What is meant?",
+    )
+    held_out_instructions = ("Finish the search that someone began for this {item}.",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        judged = view.shelf.judged
+        right, item = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
+        typed = view.shelf.start_of(right)
+        taken = judged.queries_of(item)
+        alike = [query for query in view.shelf.queries_by_start[typed] if query not in taken]
+        queries = [right, *view.draws.sample(alike, min(len(alike), CANDIDATES - 1))]
+        if len(queries) < FEWEST_CANDIDATES:
+            return None
+        view.draws.shuffle(queries)
+        options = view.lettered([view.query_line(query) for query in queries])
+        return Question(
+            label=queries.index(right),
+            pieces=(
+                *(view.constant(CANDIDATE), view.line(item)),
+                view.constant(f"Typed so far: {typed}\n"),
+                *options,
+            ),
+            n_choices=len(queries),
+            query=right,
+        )
+
+
 class PersonalisedSearch(_Search):
     """T34: is a result of the user's search clicked? The history is what came before the search."""
 

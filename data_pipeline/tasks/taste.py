@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.tasks.base import LETTERS, Kind, Task
-from data_pipeline.tasks.options import category_options
+from data_pipeline.tasks.options import category_options, decade_options
 from data_pipeline.tasks.view import View
 from data_pipeline.tree import Question
 from data_pipeline.verbalize import DAY
@@ -49,13 +49,57 @@ class FutureGenre(Task):
         return category_options(view, "genres", [int(excess.argmax())], len(self.labels))
 
 
+class FutureDecade(Task):
+    """T26: the decade that the user meets most over the next 30 days, compared with everyone."""
+
+    name = "future_decade"
+    code = "T26"
+    family = "taste"
+    kind: ClassVar[Kind] = "choice"
+    labels = LETTERS[:4]
+    metric = "accuracy"
+    baselines = ("popularity",)
+    next_only = True
+    needs = frozenset({"item.year", "times"})
+    instructions = (
+        "Which decade will stand out in the user's next month?",
+        "The {items} of which decade does this user turn to?",
+        "Pick the decade that this user sees more of than others do.",
+        "Which decade marks this user's near future?",
+    )
+    held_out_instructions = ("Over the next 30 days, which decade draws this user most?",)
+
+    def ask(self, view: View, subject: int) -> Question | None:
+        rows = view.until(HORIZON_DAYS * DAY)
+        if len(rows) < FEWEST_EVENTS:
+            return None
+        items = view.items(rows)
+        decades = view.shelf.number("year")[items] // 10  # NaN where unknown, equal to no decade
+        shares = view.shelf.decade_shares("year")
+        counts = np.array([(decades == decade).sum() for decade in shares])
+        excess = excess_over(counts, np.array(list(shares.values())))
+        if not excess.size or excess.max() <= 0:
+            return None
+        most = list(shares)[int(excess.argmax())]
+        item = int(items[decades == most][0])
+        return decade_options(view, "year", item, len(self.labels))
+
+
 def standing_out(view: View, field: str, items: NDArray[np.int32]) -> NDArray[np.float64]:
     """By how much each category occurs more often among items than among all training events.
 
-    Counted in standard deviations of a Poisson count, which keeps rare categories from winning by
-    one event; zeros where no item has a category; shape [number of categories].
+    As `excess_over` measures it; shape [number of categories].
     """
     counts = view.store.categories(field).count(items)
-    expected = np.array(view.shelf.category_shares(field)) * counts.sum()
+    return excess_over(counts, np.array(view.shelf.category_shares(field)))
+
+
+def excess_over(counts: NDArray[np.integer], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much counts exceed what shares of their sum would be.
+
+    In standard deviations of a Poisson count, which keeps rare ones from winning by one event;
+    zeros where nothing was counted.
+    """
+    expected = shares * counts.sum()
     excess: NDArray[np.float64] = (counts - expected) / np.sqrt(expected + 1.0)
     return excess

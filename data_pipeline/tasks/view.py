@@ -26,6 +26,7 @@ from data_pipeline.verbalize import action_text
 
 _NEGATIVE_EXPONENT: Final = 0.75
 _RARE_SHARE: Final = 0.1
+_TYPED: Final = 2
 _MOST_REVIEWED: Final = 100_000
 _NUMBER_BEHIND: Final = re.compile(r" \([^ ]+\)$")
 """The value that stands behind a percentile word."""
@@ -123,6 +124,20 @@ class Shelf:
         """The judgements, arranged to draw from; only for stores that have some."""
         assert self.store.judgements is not None, "a task about judgements needs them"
         return Judged(self.store.judgements)
+
+    def start_of(self, query: int) -> str:
+        """Return the letters that a query begins with, as someone who is typing it has them."""
+        assert self.store.queries is not None, "a task about queries needs them"
+        return self.store.queries.texts[query][:_TYPED].casefold()
+
+    @cached_property
+    def queries_by_start(self) -> dict[str, list[int]]:
+        """Queries by the letters that they begin with."""
+        assert self.store.queries is not None, "a task about queries needs them"
+        found: dict[str, list[int]] = {}
+        for query in range(self.store.queries.n_queries):
+            found.setdefault(self.start_of(query), []).append(query)
+        return found
 
     @cached_property
     def tagged(self) -> Tagged:

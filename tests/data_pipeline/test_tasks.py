@@ -17,6 +17,7 @@ from data_pipeline.tasks import Task, View, all_tasks, applicable, register_task
 from data_pipeline.tasks.options import category_options, decade_options
 from data_pipeline.tasks.view import Shelf
 from data_pipeline.tree import Moment, Question
+from data_pipeline.verbalize import DAY
 
 SAMPLED = (
     "will_watch",
@@ -26,6 +27,7 @@ SAMPLED = (
     "tag_suggestion",
     "review_choice",
     "complex_query_search",
+    "query_completion",
     "query_suggestion",
     "search_match_sampled",
     "linked_items",
@@ -125,6 +127,46 @@ def test_above_own_mean_compares_with_the_whole_history(shelf: Shelf) -> None:
                 assert question.label == int(view.value(row) > past.mean())
                 assert len(past) >= 3
     assert asked > 50
+
+
+def test_above_item_mean_compares_with_what_was_known_of_the_item(shelf: Shelf) -> None:
+    store, labels = shelf.store, Counter[int]()
+    trained = store.event_phase_E == Phase.TRAIN
+    for index in range(60):
+        view = a_view(shelf, index=index)
+        for row in view.window:
+            question = all_tasks()["above_item_mean"].ask(view, row)
+            of_item = trained & (store.event_item_E == view.item(row))
+            assert (question is None) == (of_item.sum() < 5)
+            if question is not None:
+                mean = store.statistics.item_mean_N[view.item(row)]
+                assert abs(mean - store.event_value_E[of_item].mean()) < 1
+                assert question.label == int(view.value(row) > mean)
+                labels[question.label] += 1
+    assert min(labels[0], labels[1]) > 20
+
+
+def test_future_decade_is_the_one_that_stands_out(shelf: Shelf) -> None:
+    years, shares = shelf.number("year"), shelf.decade_shares("year")
+    answers = Counter[str]()
+    for index in range(60):
+        view = a_view(shelf, index=index)
+        question = all_tasks()["future_decade"].ask(view, view.moment.cut)
+        if question is None:
+            continue
+        rows = view.until(30 * DAY)
+        met = [
+            int(years[view.item(row)]) // 10 for row in rows if np.isfinite(years[view.item(row)])
+        ]
+        excess = {
+            decade: (met.count(decade) - share * len(met)) / np.sqrt(share * len(met) + 1)
+            for decade, share in shares.items()
+        }
+        piece = question.pieces[2 * question.label + 1]
+        answer = shelf.store.encoder.decode(shelf.store.piece(piece)).strip()
+        assert answer == f"{max(excess, key=excess.__getitem__)}0s"
+        answers[answer] += 1
+    assert len(answers) > 1
 
 
 def test_negatives_are_known_unseen_and_drawn_by_popularity(shelf: Shelf) -> None:

@@ -133,6 +133,26 @@ def test_wrong_queries_and_items_were_never_judged_together(shelf: Shelf) -> Non
         assert together == [place == question.label for place in range(len(together))]
 
 
+def test_completions_begin_as_what_was_typed(shelf: Shelf) -> None:
+    table, queries = shelf.store.judgements, shelf.store.queries
+    assert table is not None
+    assert queries is not None
+    n = 0
+    for subject, question in asked(shelf, "query_completion"):
+        item, right = int(table.item_J[subject]), int(table.query_J[subject])
+        typed = text(shelf, question.pieces[2])
+        options = [text(shelf, piece) for piece in question.pieces[4::2]]
+        assert typed == f"Typed so far: {queries.texts[right][:2].casefold()}"
+        assert options[question.label] == queries.texts[right]
+        assert len(set(options)) == question.n_choices == len(options)
+        judged = {queries.texts[query] for query in shelf.judged.queries_of(item)}
+        for option in options:
+            assert typed.endswith(f": {option[:2].casefold()}")
+            assert (option in judged) == (option == options[question.label])
+        n += 1
+    assert n > 20
+
+
 def test_a_search_is_asked_behind_everything_that_the_trunk_shows(shelf: Shelf) -> None:
     store, task = shelf.store, all_tasks()["personalised_search"]
     searches = store.searches
