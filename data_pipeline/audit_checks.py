@@ -360,7 +360,14 @@ def check_empty_histories(corpus: Corpus, split: Split) -> AuditCheck:
     empty = float(is_first_E[test_E].mean())
     level: Level = "error" if empty == 1 else "warning" if empty > 0.5 else "ok"
     message = f"{percent(empty)} of TEST events have no older event of their user."
-    if level != "ok":
+    if is_first_E.all():
+        # By nature, as in a log of anonymous visitors: no other split would find a history.
+        level = "warning"
+        message = (
+            "No user has an event behind another: only what needs no history can be asked. If "
+            "your users do come back, give ids that stay theirs."
+        )
+    elif level != "ok":
         message += (
             " Such targets measure the profile and popularity only: take a longer time span, "
         )

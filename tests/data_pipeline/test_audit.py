@@ -214,9 +214,21 @@ def test_users_with_one_event_and_dropped_events(make: Make) -> None:
     assert check(report, "duplicates").level == "warning"
     assert check(report, "duplicates").measured["dropped"] == 80
     assert check(report, "unknown_ids").level == "warning"
-    assert check(report, "empty_histories").level == "error"
+    assert check(report, "empty_histories").level == "warning"
+    assert "ids that stay theirs" in check(report, "empty_histories").message
     assert check(report, "empty_histories").measured["empty_share"] == 1
     assert check(report, "cold").measured["test_events_of_new_users"] == 1
+
+
+def test_a_test_time_of_newcomers_alone_is_an_error_where_others_come_back(make: Make) -> None:
+    events = sequences(3, "random")
+    by_time = np.argsort(events["time"])
+    users = np.array([f"new{row}" for row in range(len(by_time))], dtype=object)
+    users[by_time[: len(by_time) * 8 // 10]] = "regular"
+    report = audit(make(**(events | {"user": users})), SplitConfig(gap_days=0))
+    found = check(report, "empty_histories")
+    assert found.level == "error"
+    assert found.measured["empty_share"] == 1
 
 
 def test_unused_items_are_counted(make: Make) -> None:
