@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal, overload
 
+import numpy as np
+
 from data_pipeline.draws import Draws, in_random_order
 from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
@@ -86,6 +88,9 @@ class EvaluationSet(Sequence[Tree]):
     def _ask_all(self) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
         users = list(range(self.store.n_users))
         Draws(self.seed, 0).shuffle(users)
+        inside_E1 = np.concatenate([[0], np.cumsum(self.store.event_phase_E == self.phase)])
+        events_U = np.diff(inside_E1[self.store.user_offsets_U1])
+        users = [user for user in users if events_U[user]]
         for history in ("full", "cold", "none", "anonymous"):
             tasks = self._tasks_behind(history)
             if tasks:
@@ -108,7 +113,7 @@ class EvaluationSet(Sequence[Tree]):
         self, users: list[int], tasks: list[int], history: History
     ) -> Iterator[tuple[Moment, tuple[Asked, ...]]]:
         """Go round the users, one moment of each at a time, until every task has its targets."""
-        waiting = {user: iter(self._moments_of(user, history)) for user in users}
+        waiting = {user: self._moments_of(user, history) for user in users}
         while waiting:
             for user in list(waiting):
                 moment = next(waiting[user], None)
@@ -129,10 +134,12 @@ class EvaluationSet(Sequence[Tree]):
                 if asked:
                     yield moment, tuple(asked)
 
-    def _moments_of(self, user: int, history: History) -> list[Moment]:
+    def _moments_of(self, user: int, history: History) -> Iterator[Moment]:
+        """Yield a user's moments in random order; nothing is found out before the first is due."""
         moments = list(self._moments.evaluation(user, self.phase, history))
-        Draws(self.seed, user + 1).shuffle(moments)
-        return moments
+        if len(moments) > 1:
+            Draws(self.seed, user + 1).shuffle(moments)
+        yield from moments
 
     def _ask(self, task: int, moment: Moment) -> Iterator[Asked]:
         # Seeded by what is asked, so that adding a task or a user changes no other question.

@@ -380,7 +380,8 @@ class View:
                     if len(found) == n:
                         return found
         # Hardly anything is left to draw from: take what there is, in random order.
-        left = [i for i in self.shelf.known_items.tolist() if i not in self.seen | set(found)]
+        taken = self.seen.union(found)
+        left = [item for item in self.shelf.known_items.tolist() if item not in taken]
         return found + self.draws.sample(left, n - len(found))
 
     def categories(self, field: str, item: int) -> tuple[int, ...]:
