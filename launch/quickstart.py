@@ -109,7 +109,8 @@ def _training_stages(procs: str) -> list[Stage]:
         ),
         Stage(
             name="eval",
-            argv=("eval", RUN),
+            # A single setting of the slow baselines: a real evaluation tries several.
+            argv=("eval", RUN, "--max-targets", "300", "--baseline-trials", "1"),
             inputs=(*STORES, *CHECKPOINT),
             outputs=(f"{RUN}/evaluation",),
             sources=TRAIN_SOURCES,

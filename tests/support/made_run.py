@@ -221,6 +221,7 @@ def results(rows: list[Row]) -> Results:
         bootstrap={"resamples": 1000, "level": 0.95, "seed": 0, "unit": "user"},
         max_targets=1500,
         max_title_targets=200,
+        max_ranked_titles=120_000,
         world_size=2,
         seconds={"model": 60.0},
         targets_per_second=250.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_pipeline.tasks.base import Kind
 from train.evaluation.bootstrap import BootstrapConfig
 
 MAX_NEW_TOKENS = 64
@@ -24,6 +25,9 @@ class EvaluationConfig:
     max_title_targets: int = 60
     """The same for tasks that rank the whole catalog by likelihood or write a text, which cost far
     more."""
+    max_ranked_titles: int = 120_000
+    """Titles that are ranked for each task and corpus at most: a larger catalog is asked fewer
+    targets, one at least, and each is still ranked among all of it."""
     whole_impressions: bool = False
     """Ask `click` about all that was shown in a request, or nothing of it, so that ranks within an
     impression are those that papers publish. Otherwise about a few items of many users, and such
@@ -47,9 +51,21 @@ class EvaluationConfig:
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     """How intervals are drawn."""
 
+    def most_targets(self, kind: Kind, catalog_items: int) -> int:
+        """Targets of a task and corpus at most, by how it is answered and of how many items."""
+        if kind not in ("title", "text"):
+            return self.max_targets
+        most = min(self.max_targets, self.max_title_targets)
+        if kind == "title":
+            most = min(most, max(1, self.max_ranked_titles // max(1, catalog_items)))
+        return most
+
     def __post_init__(self) -> None:
         least = dict.fromkeys(
-            ("max_targets", "max_title_targets", "baseline_trees", "max_tokens", "baseline_trials"),
+            (
+                *("max_targets", "max_title_targets", "max_ranked_titles", "baseline_trees"),
+                *("max_tokens", "baseline_trials"),
+            ),
             1,
         )
         for name, lowest in {**least, "calibration_targets": 0}.items():

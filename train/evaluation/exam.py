@@ -109,11 +109,12 @@ def phase_trees(
 ) -> list[Tree]:
     """The questions of a phase; those answered by a title or text come last and are fewer."""
     trees: list[Tree] = []
-    most_titles = min(config.max_targets, config.max_title_targets)
-    for written, most in ((False, config.max_targets), (True, most_titles)):
-        indices = [i for i, task in enumerate(tasks) if task.is_written == written]
-        if not indices or (written and not with_written):
-            continue
+    by_most: dict[int, list[int]] = {}
+    for i, task in enumerate(tasks):
+        if with_written or not task.is_written:
+            most = config.most_targets(task.kind, len(store.statistics.known_items))
+            by_most.setdefault(most, []).append(i)
+    for most, indices in sorted(by_most.items(), reverse=True):
         part = EvaluationSet(
             store,
             [tasks[i] for i in indices],

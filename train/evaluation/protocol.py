@@ -166,6 +166,7 @@ def results_header(
         "bootstrap": asdict(config.bootstrap) | {"unit": "user"},
         "max_targets": config.max_targets,
         "max_title_targets": config.max_title_targets,
+        "max_ranked_titles": config.max_ranked_titles,
         "calibration_targets": config.calibration_targets,
         "whole_impressions": config.whole_impressions,
         "mixture": TypeAdapter(MixtureConfig).dump_python(mixture, mode="json"),

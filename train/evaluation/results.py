@@ -216,6 +216,7 @@ class Results:
     bootstrap: dict[str, Any]
     max_targets: int
     max_title_targets: int
+    max_ranked_titles: int
     world_size: int
     seconds: dict[str, float]
     targets_per_second: float

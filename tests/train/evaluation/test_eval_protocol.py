@@ -19,6 +19,7 @@ from train.distributed import DistributedContext
 from train.evaluation import opponents
 from train.evaluation.bootstrap import BootstrapConfig
 from train.evaluation.config import EvaluationConfig
+from train.evaluation.exam import prepare_exam
 from train.evaluation.protocol import Contestant, Evaluation, evaluate
 from train.evaluation.questions import Asked
 from train.evaluation.results import (
@@ -369,3 +370,21 @@ def test_consistency_follows_the_item_and_not_the_letter() -> None:
 
     # Prefers the same item twice; prefers A twice; undecided.
     assert consistency(of([0.9, 0.9, 0.5]), of([0.2, 0.8, 0.3])) == pytest.approx(0.5)
+
+
+def test_a_larger_catalog_is_asked_fewer_titles_but_never_none() -> None:
+    config = EvaluationConfig(max_targets=400, max_title_targets=60, max_ranked_titles=120_000)
+    assert config.most_targets("label", 10**7) == 400
+    assert config.most_targets("text", 10**7) == 60
+    assert [config.most_targets("title", n) for n in (0, 2_000, 8_000, 10**7)] == [60, 60, 15, 1]
+
+
+def test_the_bound_on_ranked_titles_holds_for_titles_alone(tiny_store: TokenStore) -> None:
+    n_items = len(tiny_store.statistics.known_items)
+    config = EvaluationConfig(max_targets=30, max_title_targets=20, max_ranked_titles=4 * n_items)
+    tasks = [all_tasks()[name] for name in ("like", "next_item_title")]
+    exam = prepare_exam(tiny_store, tasks, MixtureConfig(), config)
+    assert {name: len(asked) for name, asked in exam.asked.items()} == {
+        "like": 30,
+        "next_item_title": 4,
+    }
