@@ -13,11 +13,9 @@ from data_pipeline.piece_files import PieceWriter
 from data_pipeline.store_tables import QUERY_KIND, REVIEW_KIND, SENTENCE_KIND, TAG_KIND
 from data_pipeline.tokenizer import Ids, TextEncoder
 from data_pipeline.training_texts import has_reviews, rows_of
-from data_pipeline.verbalize import AGES, Verbalizer
+from data_pipeline.verbalize import AGES, UNTIMED, Verbalizer
 
 _CHUNK: Final = 20_000
-UNTIMED: Final = "|"
-"""Where a history's lines begin in a corpus without times: nothing stands for the age."""
 
 
 def encode_all(

@@ -13,6 +13,7 @@ from data_pipeline.dealing import Dealing
 from data_pipeline.draws import Draws
 from data_pipeline.errors import DataError
 from data_pipeline.files import fingerprint
+from data_pipeline.fraction import training_events
 from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
 from data_pipeline.render import Asked, BranchWriter
@@ -54,7 +55,7 @@ class Mixture:
         self.seed = seed
         self.tasks: tuple[Task, ...] = tuple(all_tasks()[name] for name in weights)
         self._grounds = [
-            _Ground(index, store, self.tasks, list(weights.values()), config)
+            _Ground(index, store, self.tasks, list(weights.values()), config, seed)
             for index, store in enumerate(self.stores)
         ]
         self._dealing = Dealing(self._part_weights(), seed)
@@ -87,6 +88,12 @@ class Mixture:
     def epoch_lengths(self) -> tuple[int, ...]:
         """Trees about users in an epoch of each store."""
         return tuple(ground.moments.epochs.length for ground in self._grounds)
+
+    @property
+    def training_users(self) -> dict[str, int]:
+        """How many users of each corpus may be learned from."""
+        users = (int(np.count_nonzero(ground.events_U)) for ground in self._grounds)
+        return dict(zip(self.corpus_names, users, strict=True))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -156,6 +163,7 @@ class _Ground:
         tasks: Sequence[Task],
         weights: Sequence[float],
         config: MixtureConfig,
+        seed: int,
     ) -> None:
         self.index = index
         self.store = store
@@ -163,12 +171,14 @@ class _Ground:
         self.shelf = Shelf(store, config.choice_answers)
         self.tasks = tuple(tasks)
         self.writer = BranchWriter(store, tasks)
+        self.events_U = training_events(store, config.user_fraction, seed)
         self.moments = Moments(
             store,
             history_events=config.history_events,
             window=config.targets_per_tree,
             latest=config.history == "latest",
             targets_per_user=config.caps.per_user,
+            events_U=self.events_U,
         )
         # For each kind of trunk: the tasks that stand behind it and their rising weights.
         self._behind: dict[History, tuple[list[int], list[float]]] = {}
@@ -192,7 +202,7 @@ class _Ground:
     def size(self) -> float:
         """What the store counts for among others: training events, or else rows to ask about."""
         caps = self.config.caps
-        events_U = self.store.train_stops_U - self.store.user_offsets_U1[:-1]
+        events_U = self.events_U
         if caps.per_user is not None:
             events_U = np.minimum(events_U, caps.per_user)
         size = int(events_U.sum()) or max(map(len, self._own_subjects.values()), default=0)

@@ -76,6 +76,12 @@ class MixtureConfig:
     max_trunk_tokens: Positive = 4096
     """Tokens of the trunk at most; the oldest whole events are dropped first."""
 
+    user_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the users that are learned from, to measure what more data would bring: chosen by
+    seed and row, so that of one seed a smaller share is a part of a larger one. The statistics of
+    the store, questions about items and queries without a user, and all of an evaluation with its
+    baselines stay those of everybody."""
+
     history: Literal["sliding", "latest"] = "sliding"
     """Which moments of a user are learnt from. `sliding`: windows over the whole of a long history,
     shifted anew in each epoch, each with the `history_events` before it (as Netflix's foundation

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.draws import Draws
 from data_pipeline.epochs import Epochs
@@ -21,7 +22,7 @@ class Moments:
     """Chooses moments of one store.
 
     Training walks over all users' events in epochs of blocks; `latest` knows only the last block
-    of each user.
+    of each user. `events_U` are the training events of each user; None: as the store has them.
     """
 
     def __init__(
@@ -32,13 +33,14 @@ class Moments:
         window: int,
         latest: bool = False,
         targets_per_user: int | None = None,
+        events_U: NDArray[np.int64] | None = None,
     ) -> None:
         self._store = store
         self._history = history_events
         self._window = window
         self._latest = latest
         self.epochs = Epochs(
-            store.train_stops_U - store.user_offsets_U1[:-1],
+            store.train_stops_U - store.user_offsets_U1[:-1] if events_U is None else events_U,
             window,
             newest_only=latest,
             per_user=targets_per_user,

@@ -51,6 +51,7 @@ from data_pipeline.verbalize import AGE_BOUNDS
 __all__ = ["CategoryField", "EventSpans", "StoreCard", "TokenStore", "open_stores"]
 
 TOKENIZER_FOLDER: Final = "tokenizer"
+HISTORY_CUE: Final = "History:\n"
 EVENT_FIELDS_FOLDER: Final = "event_fields"
 ARRAYS: Final = (
     "tokens",
@@ -327,7 +328,7 @@ class TokenStore:
 
     @cached_property
     def _history_cue(self) -> Ids:
-        return self.encoder.piece("History:\n")
+        return self.encoder.piece(HISTORY_CUE)
 
     @cached_property
     def _examples_cue(self) -> Ids:

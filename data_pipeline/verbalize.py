@@ -34,6 +34,8 @@ AGES: Final[tuple[tuple[int, str], ...]] = (
     (2**62, "10 years"),
 )
 AGE_BOUNDS: Final = np.array([bound for bound, _ in AGES], dtype=np.int64)
+UNTIMED: Final = "|"
+"""Where a line of a history begins without an age: in a corpus without times."""
 
 PERCENTILE_WORDS: Final = ("very low", "low", "medium", "high", "very high")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launch.report_results import show
+from launch.report_results import DASH, show
 from train.evaluation.against import Comparison
-from train.evaluation.results import Results, Row
+from train.evaluation.results import Range, Results, Row
 
 COLUMNS = (
     "task", "metric", "n", "model", "95% interval", "untrained", "trivial", "best", "best baseline",
 )  # fmt: skip
-CURVE_COLUMNS = ("task", "metric", "x", "n", "model", "95% interval", "best", "best baseline")
+CURVE_COLUMNS = (
+    "task", "metric", "x", "n", "model", "95% interval", "gain", "best", "best baseline",
+)  # fmt: skip
 AGAINST_COLUMNS = ("task", "metric", "n", "A", "B", "A better by", "95% interval", "verdict")
 
 
@@ -34,7 +36,7 @@ def table_rows(results: Results) -> list[list[str]]:
 
 
 def curve_rows(results: Results) -> list[list[str]]:
-    """A row per task and x under `CURVE_COLUMNS`."""
+    """A row per task and x under `CURVE_COLUMNS`; a gain is over the point before, in pairs."""
     return [
         [
             _task(row, results),
@@ -43,11 +45,18 @@ def curve_rows(results: Results) -> list[list[str]]:
             f"{row.n:,}",
             show(row.value),
             f"{show(row.low)} to {show(row.high)}",
+            _gain(row.difference_to_previous),
             f"{show(row.baseline_value)} {_tick(row.beats_best)}",
             row.baseline or "",
         ]
         for row in results.rows
     ]
+
+
+def _gain(gain: Range | None) -> str:
+    if gain is None or gain.value is None:
+        return DASH
+    return f"{gain.value:+.4f} {_tick(gain.above_zero)}"
 
 
 def x_text(results: Results, row: Row) -> str:
@@ -97,7 +106,8 @@ def against_lines(comparison: Comparison) -> list[str]:
 def curve_lines(results: Results) -> list[str]:
     """What a curve left out, and its slopes."""
     assert results.curve is not None, "a curve"
-    lines = [f"Not measured at {x}: {reason}." for x, reason in results.curve.left_out.items()]
+    lines = ["✓ beyond the paired 95% interval; a gain is over the point before."]
+    lines += [f"Not measured at {x}: {reason}." for x, reason in results.curve.left_out.items()]
     for corpus in results.corpora:
         lines += [
             f"{corpus.name}/{task}: {show(s.value)} ({show(s.low)} to {show(s.high)}) per unit of x"
@@ -120,5 +130,5 @@ def _tick(beaten: bool | None) -> str:
 
 def shown(columns: Sequence[str]) -> tuple[str, ...]:
     """Columns of numbers, which are aligned to the right."""
-    numbers = {"n", "x", "model", "untrained", "trivial", "best", "A", "B", "A better by"}
+    numbers = {"n", "x", "model", "gain", "untrained", "trivial", "best", "A", "B", "A better by"}
     return tuple(column for column in columns if column in numbers)

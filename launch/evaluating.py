@@ -12,7 +12,8 @@ from train.checkpoint import resolve_model_folder
 from train.evaluation.against import Comparison, compare, read_recorded, write_comparison
 from train.evaluation.bootstrap import BootstrapConfig
 from train.evaluation.curves import find_curve
-from train.evaluation.results import FOLDER, Results, read_results
+from train.evaluation.curves.over import curve_over
+from train.evaluation.results import FOLDER, Results, read_results, write_results
 from train.evaluation.run import find_config
 
 
@@ -83,6 +84,29 @@ def compare_runs(ours: Path, theirs: Path, *, phrasing: str) -> tuple[Comparison
     comparison = compare(recorded[0], recorded[1], BootstrapConfig(**drawn))
     name = theirs.stem if theirs.suffix == ".json" else theirs.resolve().name
     return comparison, write_comparison(comparison, recorded[0].file.parent, name)
+
+
+def curve_over_runs(runs: Sequence[Path], over: str, *, phrasing: str) -> tuple[Results, Path]:
+    """Put evaluations that were written before on a curve, each run a point.
+
+    Returns:
+        The curve, and the file that it was written to, in the run named last.
+
+    Raises:
+        ValueError: a run was not evaluated, or on other targets; or the runs do not differ.
+    """
+    name, owners = result_name(phrasing), [_owner(run) for run in runs]
+    for run, owner in zip(runs, owners, strict=True):
+        if not (owner / FOLDER / name).is_file():
+            raise DataError(
+                "the run was not evaluated",
+                file=owner / FOLDER / name,
+                remedy=f"brewhouse eval {run}",
+            )
+    results = curve_over(owners, over, results_name=name)
+    file = owners[-1] / FOLDER / f"curve-{over}.json"
+    write_results(results, file)
+    return results, file
 
 
 def result_name(phrasing: str) -> str:

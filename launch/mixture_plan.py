@@ -88,6 +88,12 @@ def print_plan(plan: Plan, mixture: Mixture) -> None:
             f"until tree {stage.until_tree:,} (step {stage.until_tree / plan.global_batch:,.0f}): "
             f"{stage.history_events} events and {stage.max_trunk_tokens} tokens of trunk at most"
         )
+    if mixture.config.user_fraction < 1:
+        for corpus, n in mixture.training_users.items():
+            say(
+                f"{corpus}: {n:,} users are learned from, by user_fraction "
+                f"{mixture.config.user_fraction:g}"
+            )
     users = content["users_per_step"]
     say(
         f"{plan.trees:,} trees in {plan.steps:,} steps, {content['targets']:,} targets, "

@@ -8,7 +8,7 @@ from launch.report_blocks import Block, Cell, Paragraph, Pictures, Section, Tabl
 from launch.report_data import RunFiles
 from launch.report_plots import MetricCurve, curve_picture
 from launch.report_results import DASH, show
-from train.evaluation.results import CurveCard, Results, Row
+from train.evaluation.results import CurveCard, Range, Results, Row
 
 ENOUGH = 0.995
 """Share of the targets that reach x, from which on nobody has to be told."""
@@ -37,10 +37,12 @@ def _curve(results: Results, card: CurveCard) -> list[Block]:
     pictures = [curve_picture(_plotted(name, rows, card)) for name, rows in named.items()]
     same = "the same targets at every point" if card.same_targets else "other targets at each point"
     caption = (
-        f"**{card.name}**: {card.x_label}; {same}. Line and band: this run with its 95% interval "
+        f"**{card.name}**: {card.x_label}; {same}. Line and band: the model with its 95% interval "
         "over users. Orange: the best baseline, which always knows the whole history."
     )
     blocks: list[Block] = [Pictures(pictures, caption), _table(named, card)]
+    if card.same_targets:
+        blocks.append(_gains(named, card))
     blocks += [
         Paragraph(f"Not measured at {x}: {reason}.", tone="quiet")
         for x, reason in card.left_out.items()
@@ -82,6 +84,29 @@ def _table(named: dict[str, list[Row]], card: CurveCard) -> Table:
     heads = [card.x_names.get(f"{x:g}", f"{x:g}") for x in xs]
     caption = "✓ better than the best baseline beyond the paired interval. ↓ less is better."
     return Table((card.x_label, *heads), table, caption)
+
+
+def _gains(named: dict[str, list[Row]], card: CurveCard) -> Table:
+    """How much each point is better than the one before it."""
+    xs = sorted({_number(row.x) for rows in named.values() for row in rows})
+    table: list[list[str | Cell]] = []
+    for name, rows in named.items():
+        gains = {_number(row.x): row.difference_to_previous for row in rows}
+        cells = [_gain(gains.get(x)) for x in xs[1:]]
+        table.append([f"{name}, {rows[0].metric}", *cells])
+    heads = [card.x_names.get(f"{x:g}", f"{x:g}") for x in xs[1:]]
+    caption = (
+        "Gain over the point before, in pairs, with its 95% interval; positive is better, whatever "
+        "the metric."
+    )
+    return Table((card.x_label, *heads), table, caption)
+
+
+def _gain(gain: Range | None) -> Cell:
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+        return Cell(DASH, "quiet")
+    text = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+    return Cell(text, "good" if gain.above_zero else "")
 
 
 def _cell(row: Row) -> Cell:

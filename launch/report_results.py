@@ -9,6 +9,7 @@ from launch.report_blocks import Block, Cell, Fact, Paragraph, Pictures, Section
 from launch.report_data import RunFiles
 from launch.report_plots import ForestRow, forest_picture
 from train.evaluation.results import Results, Row, summary_lines
+from train.evaluation.tiers import Won, tier_counts
 
 DASH = "-"
 UNBOUNDED = ("rmse", "mae", "logloss")
@@ -25,6 +26,7 @@ def results_section(files: RunFiles) -> Section:
     section.blocks.extend(_verdict(main))
     section.blocks.append(_pictures(main.rows))
     section.blocks.append(_table(main))
+    section.blocks.append(_tiers(main))
     section.blocks.extend(_slices(main.rows))
     for name, other in files.results.items():
         if other is not main:
@@ -144,6 +146,39 @@ def _table(results: Results) -> Table:
         "n: targets."
     )
     return Table(columns, rows, caption, numbers_from=2)
+
+
+TIER_COLUMNS = (
+    "corpus",
+    "tier",
+    "tasks",
+    "beats untrained",
+    "beats trivial",
+    "beats best baseline",
+)
+
+
+def tier_rows(results: Results) -> list[list[str]]:
+    """A row per corpus and tier under `TIER_COLUMNS`."""
+    return [
+        [
+            *(one.corpus, f"{one.tier}: {one.words}", f"{one.tasks}"),
+            *(_won(one.untrained), _won(one.trivial), _won(one.best)),
+        ]
+        for one in tier_counts(results)
+    ]
+
+
+def _won(count: Won) -> str:
+    return f"{count.won} of {count.compared}" if count.compared else DASH
+
+
+def _tiers(results: Results) -> Table:
+    caption = (
+        "Seen and unseen tasks: on how many the model is better beyond the paired 95% interval. No "
+        "training asks a task of T2."
+    )
+    return Table(TIER_COLUMNS, tier_rows(results), caption, numbers_from=2)
 
 
 def _against(value: float | None, beaten: bool | None, name: str | None = None) -> Cell:

@@ -124,11 +124,14 @@ def test_files_and_links_exist(path: Path) -> None:
     assert missing == []
 
 
-def test_the_map_of_the_data_pipeline_is_whole() -> None:
-    text = (ROOT / "data_pipeline" / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([\w/]+\.py)`", text))
-    there = {path.name for path in (ROOT / "data_pipeline").glob("*.py")} - {"__init__.py"}
+@pytest.mark.parametrize("package", ["data_pipeline", "modeling", "train", "launch"])
+def test_the_map_of_a_package_is_whole(package: str) -> None:
+    text = (ROOT / package / "README.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`([\w/]+\.py)`", cell)}
+    there = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
     assert there - named == set()
+    assert {name for name in named if not any((ROOT / package).rglob(name))} == set()
 
 
 @pytest.mark.parametrize(("name", "command"), list(leaves(get_command(app))))

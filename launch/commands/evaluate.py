@@ -19,7 +19,8 @@ EPILOG = (
     "Example: `brewhouse eval runs/quickstart`\n\n"
     "With instructions that training never saw: `brewhouse eval RUN --phrasing held_out`\n\n"
     "Two runs on the same targets: `brewhouse eval RUN --against OTHER`\n\n"
-    "A curve: `brewhouse eval RUN --curve shots --task like`"
+    "A curve: `brewhouse eval RUN --curve shots --task like`\n\n"
+    "A curve over runs: `brewhouse eval SMALL MIDDLE LARGE --over parameters`"
 )
 
 
@@ -30,6 +31,15 @@ class Phase(StrEnum):
     test = "test"
 
 
+class Over(StrEnum):
+    """What runs differ in."""
+
+    parameters = "parameters"
+    targets = "targets"
+    tokens = "tokens"
+    users = "users"
+
+
 class Phrasing(StrEnum):
     """Which instructions are used."""
 
@@ -37,10 +47,38 @@ class Phrasing(StrEnum):
     held_out = "held_out"
 
 
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN|EXPORT", help="A run, a checkpoint or an export; several with --over."
+    ),
+]
+CurveNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--curve",
+        help="Measure a curve instead: shots, context, ladder, cold_users, cold_items, months, "
+        "phrasing, many_shot or summary; repeatable.",
+    ),
+]
+Other = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN|FILE",
+        help="Compare with another evaluation of the same targets; both must have been run.",
+    ),
+]
+OverWhat = Annotated[
+    Over | None,
+    typer.Option(
+        help="Put several runs, evaluated before on the same targets, on a curve over what "
+        "they differ in."
+    ),
+]
+
+
 def eval_command(
-    run_dir: Annotated[
-        Path, typer.Argument(metavar="RUN|EXPORT", help="A run, a checkpoint or an export.")
-    ],
+    run_dirs: Runs,
     phase: Annotated[Phase, typer.Option(help="Part of the split to ask about.")] = Phase.test,
     phrasing: Annotated[
         Phrasing, typer.Option(help="Instructions that were trained on, or held out.")
@@ -68,21 +106,9 @@ def eval_command(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Fit and score the baselines.")
     ] = True,
-    curve: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--curve",
-            help="Measure a curve instead: shots, context, cold_users, cold_items, months, "
-            "phrasing, many_shot or summary; repeatable.",
-        ),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN|FILE",
-            help="Compare with another evaluation of the same targets; both must have been run.",
-        ),
-    ] = None,
+    curve: CurveNames = None,
+    against: Other = None,
+    over: OverWhat = None,
     baseline_trials: Annotated[
         int | None,
         typer.Option(min=1, help="Settings that each sequence baseline tries on validation."),
@@ -95,10 +121,19 @@ def eval_command(
     """Score a model and its baselines on the same targets, and say what it beats.
 
     Writes RUN/evaluation/results.json (results-held_out.json for held-out phrasings), with every
-    prediction beside it; curve-NAME.json for a curve; against-NAME.json for a comparison.
+    prediction beside it; curve-NAME.json for a curve; against-NAME.json for a comparison. A curve
+    over runs is written in the run named last.
     """
     from launch.evaluating import evaluate_run
 
+    if over is not None:
+        if curve or against is not None:
+            raise typer.BadParameter("--over reads results; it goes with no --curve or --against")
+        _curve_over(run_dirs, over.value, phrasing.value, as_json=as_json)
+        return
+    if len(run_dirs) > 1:
+        raise typer.BadParameter("several runs are compared: --over parameters, or A --against B")
+    (run_dir,) = run_dirs
     if against is not None:
         if curve:
             raise typer.BadParameter("--against compares results; it has no curves")
@@ -134,6 +169,7 @@ def eval_command(
 
 def _tell(results: Results, run_dir: Path, *, as_json: bool) -> None:
     from launch.eval_tables import COLUMNS, shown, table_rows
+    from launch.report_results import TIER_COLUMNS, tier_rows
     from train.evaluation.results import summary_lines
 
     if as_json:
@@ -142,6 +178,8 @@ def _tell(results: Results, run_dir: Path, *, as_json: bool) -> None:
     fold = ("task", "metric", "best baseline")
     print_table(COLUMNS, table_rows(results), right=shown(COLUMNS), fold=fold)
     say("✓ the model is better beyond the paired 95% interval, ✗ it is not")
+    say("")
+    print_table(TIER_COLUMNS, tier_rows(results), right=TIER_COLUMNS[2:], fold=("tier",))
     say("")
     for line in summary_lines(results):
         out.print(line, markup=False, soft_wrap=True)
@@ -163,6 +201,15 @@ def _tell_curves(curves: Sequence[Results], run_dir: Path, *, as_json: bool) -> 
             out.print(line, markup=False, soft_wrap=True)
         say("")
     say_next(f"brewhouse report {run_dir}")
+
+
+def _curve_over(runs: Sequence[Path], over: str, phrasing: str, *, as_json: bool) -> None:
+    from launch.evaluating import curve_over_runs
+
+    results, file = curve_over_runs(runs, over, phrasing=phrasing)
+    _tell_curves([results], runs[-1], as_json=as_json)
+    if not as_json:
+        say(f"Written to {file}")
 
 
 def _compare(run_dir: Path, against: Path, phrasing: str, *, as_json: bool) -> None:

@@ -250,7 +250,8 @@ def plan_command(
         mixture, _ = open_mixture(source)
         plan = plan_of_store(mixture)
     if as_json:
-        print_json({"fingerprints": mixture.fingerprints, **plan.to_dict()})
+        users = {"training_users": mixture.training_users}
+        print_json({"fingerprints": mixture.fingerprints, **users, **plan.to_dict()})
         return
     print_plan(plan, mixture)
     say_next(f"brewhouse train {source}" if source.is_file() else "brewhouse train CONFIG.yaml")

@@ -21,7 +21,7 @@ from train.plugins import load_plugins
 
 MIXTURE = (
     "{targets_per_tree: 6, history_events: 8, history_loss_weight: 0.3, "
-    "caps: {per_user: 12, per_corpus: 60}, "
+    "user_fraction: 0.7, caps: {per_user: 12, per_corpus: 60}, "
     "curriculum: [{until_tree: 20, history_events: 2, max_trunk_tokens: 128}]}"
 )
 PLUGIN = """

@@ -120,6 +120,23 @@ def test_it_says_what_the_model_does_not_beat(markdown: str) -> None:
     assert f"Beats the best baseline: **{len(names) - len(lost)} of {len(names)}**" in markdown
 
 
+def test_seen_and_unseen_tasks_are_told_apart(html: str, markdown: str) -> None:
+    assert "Seen and unseen tasks" in html
+    tasks = list(all_tasks().values())
+    for tier, words in (
+        ("T1", "trained on"),
+        ("T2a", "unseen question"),
+        ("T2b", "unseen corpus"),
+        ("T2c", "question and corpus unseen"),
+    ):
+        own = [index for index, task in enumerate(tasks) if task.tier == tier]
+        n, best = len(own), sum(index % 3 != 2 for index in own)
+        trivial = sum(index != 4 for index in own)
+        counts = f"{n} | {n} of {n} | {trivial} of {n} | {best} of {n} |"
+        line = f"| movielens-100k | {tier}: {words} | {counts}"
+        assert line in markdown
+
+
 def test_all_parts_are_there(markdown: str) -> None:
     titles = re.findall(r"^## (.+)$", markdown, flags=re.MULTILINE)
     assert titles == [
@@ -157,9 +174,11 @@ def test_a_curve_has_a_picture_per_task_and_its_numbers(html: str, markdown: str
     part = markdown.partition("## Curves")[2].partition("## Training")[0]
     assert "events of the history (shots)" in part
     assert "| phrasing | seen 1 | seen 2 | unseen 1 |" in part
+    shots = part.partition("**shots**")[2].splitlines()
     for name in [task.name for task in all_tasks().values()][:2]:
-        line = next(x for x in part.splitlines() if x.startswith(f"| {name}, "))
-        assert len(re.findall(r"0\.\d{4}( ✓)? \(n 1,50\d", line)) in (3, 4)
+        line, gains = (x for x in shots if x.startswith(f"| {name}, "))
+        assert len(re.findall(r"0\.\d{4}( ✓)? \(n 1,50\d", line)) == 4
+        assert gains.count("+0.0100 (-0.0100 to +0.0300)") == 3
         assert f'alt="{all_tasks()[name].metric} of {name} by ' in html
     assert "40% have x" in part
     assert "Not measured at 1000: the model has 512 positions." in part

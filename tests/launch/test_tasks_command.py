@@ -1,6 +1,7 @@
 """`brewhouse tasks list` and `show`: what applies, why not, and how it is asked."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -68,3 +69,22 @@ def test_a_task_that_is_answered_by_a_text_shows_it(rich_store: TokenStore, name
         assert branch["answer"].endswith("\n")
         assert len(branch["answer_tokens"]) > 1
         assert branch["choices"] == []
+
+
+def test_a_plan_says_how_many_users_are_learned_from(
+    tiny_store: TokenStore, tmp_path: Path
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "model: {architecture: qwen3, hidden_size: 32, intermediate_size: 64, "
+        "num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}\n"
+        f"stores: [{tiny_store.folder}]\noutput_dir: {tmp_path / 'run'}\n"
+        "max_steps: 2\nlearning_rate: 1.0e-3\nglobal_batch_size: 16\n"
+    )
+    words = ("tasks", "plan", config, "mixture.user_fraction=0.5")
+    planned = json.loads(run(*words, "--json"))["training_users"]
+    trained = int((tiny_store.train_stops_U > tiny_store.user_offsets_U1[:-1]).sum())
+    assert 0.3 * trained < planned["tiny"] < 0.7 * trained
+    assert f"tiny: {planned['tiny']} users are learned from, by user_fraction 0.5" in run(*words)
+    whole = json.loads(run(*words[:3], "--json"))["training_users"]
+    assert whole == {"tiny": trained}

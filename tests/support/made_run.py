@@ -175,7 +175,13 @@ def curves(tasks: list[Task], rng: np.random.Generator) -> dict[str, Results]:
         ("phrasing", (0.0, 1.0, 2.0), {"0": "seen 1", "1": "seen 2", "2": "unseen 1"}),
     ):
         rows = [
-            replace(_row(task, index, rng), x=x, reached=1.0 if x < 100 else 0.4, slices=[])
+            replace(
+                _row(task, index, rng),
+                x=x,
+                reached=1.0 if x < 100 else 0.4,
+                slices=[],
+                difference_to_previous=Range(value=0.01, low=-0.01, high=0.03) if x else None,
+            )
             for index, task in enumerate(tasks[:2])
             for x in xs
         ]

@@ -1,6 +1,8 @@
 """A run folder with one small checkpoint, as training leaves it, made without training."""
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,7 +14,12 @@ from modeling.backbone import build_backbone
 from modeling.hf_folder import save_hf_folder
 from modeling.lora import add_lora, save_adapter
 from modeling.shape import ModelShape
+from train.checkpoint import STATE, TrainerState
 from train.config import TrainConfig, to_yaml
+from train.distributed import DistributedContext
+from train.evaluation.bootstrap import BootstrapConfig
+from train.evaluation.config import EvaluationConfig
+from train.evaluation.run import EvaluationJob, run_evaluation
 
 SHAPE = ModelShape(
     architecture="llama",
@@ -26,18 +33,24 @@ SHAPE = ModelShape(
 MIXTURE = MixtureConfig(history_events=6, targets_per_tree=8)
 
 
-def make_tiny_run(run: Path, store: TokenStore) -> Path:
+def make_tiny_run(
+    run: Path,
+    store: TokenStore,
+    *,
+    shape: ModelShape = SHAPE,
+    mixture: MixtureConfig = MIXTURE,
+) -> Path:
     """Write a run of a tiny Llama; gives the run."""
-    model = build_backbone(SHAPE, vocab_size=store.card.vocab_size, seed=1, eos_token_id=0)
+    model = build_backbone(shape, vocab_size=store.card.vocab_size, seed=1, eos_token_id=0)
     folder = _checkpoint(run, store)
     save_hf_folder(model.state_dict(), model.config, folder)
     config = TrainConfig(
-        model=SHAPE,
+        model=shape,
         stores=(str(store.folder),),
         output_dir=str(run),
         max_steps=1,
         learning_rate=1e-3,
-        mixture=MIXTURE,
+        mixture=mixture,
     )
     (run / "config.yaml").write_text(to_yaml(config))
     return run
@@ -81,3 +94,19 @@ def _checkpoint(run: Path, store: TokenStore) -> Path:
     (run / "latest").write_text("checkpoint-1\n")
     shutil.copytree(store.tokenizer_folder, folder, dirs_exist_ok=True)
     return folder
+
+
+def evaluate_tiny_run(run: Path, *, targets: int, max_targets: int = 30) -> Path:
+    """Evaluate a tiny run as if it had learned from so many targets; gives the run."""
+    state = TrainerState(step=1, targets=targets, tokens=10 * targets)
+    (run / "checkpoint-1" / STATE).write_text(json.dumps(asdict(state)))
+    settings = EvaluationConfig(
+        max_targets=max_targets,
+        calibration_targets=0,
+        with_baselines=False,
+        max_tokens=2000,
+        bootstrap=BootstrapConfig(resamples=100),
+    )
+    job = EvaluationJob(run=run, tasks=("like", "rating"), settings=settings)
+    run_evaluation(job, DistributedContext())
+    return run

@@ -96,6 +96,8 @@ def score_baselines(
         cache_folder: where scores are cached; None = nowhere.
     """
     validation, test = asked
+    # Item means and factors are of all users in any case; so are the questions learned from.
+    mixture = replace(mixture, user_fraction=1.0)
     wanted = wanted_baselines(tasks)
     depends_on = [
         *(CACHE_VERSION, store.fingerprint, seed, trees, trials, asdict(mixture)),

@@ -22,6 +22,7 @@ from data_pipeline.mixture import MixtureConfig
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from data_pipeline.tree import Tree
+from modeling.backbone import count_parameters
 from train.distributed import DistributedContext
 from train.evaluation.config import EvaluationConfig
 from train.evaluation.exam import (
@@ -110,11 +111,16 @@ def evaluate(
     if not any(exam.targets for exam in exams):
         raise ValueError(f"nothing to evaluate: {[exam.skipped for exam in exams]}")
     with clock.measure("model"):
-        ours = _examine(trained, exams, context, config, is_trained=True)
+        model = load_alone(trained)
+        parameters = count_parameters(model).total
+        ours = _examine(model, trained.name, exams, context, config, is_trained=True)
+        del model
     theirs = [Answers() for _ in exams]
     if untrained and config.with_untrained:
         with clock.measure("untrained"):
-            theirs = _examine(untrained, exams, context, config, is_trained=False)
+            model = load_alone(untrained)
+            theirs = _examine(model, untrained.name, exams, context, config, is_trained=False)
+            del model
     with clock.measure("baselines"):
         opponents = [oppose(exam, mixture, context, config, cache_folder) for exam in exams]
     all_of_them = list(zip(exams, ours, theirs, opponents, strict=True))
@@ -127,6 +133,7 @@ def evaluate(
     header = results_header(trained, stores, mixture, mixture_seed, context, config)
     results = Results(
         **header,
+        parameters=parameters,
         untrained=untrained.name if untrained and config.with_untrained else None,
         seconds=seconds,
         targets_per_second=asked_of_model / max(seconds["model"], 1e-9),
@@ -225,21 +232,21 @@ def load_alone(contestant: Contestant) -> torch.nn.Module:
 
 
 def _examine(
-    contestant: Contestant,
+    model: torch.nn.Module,
+    name: str,
     exams: Sequence[Exam],
     context: DistributedContext,
     config: EvaluationConfig,
     *,
     is_trained: bool,
 ) -> list[Answers]:
-    """Load a model and let it answer all exams; the trained one more thoroughly."""
-    model = load_alone(contestant)
+    """Let a model answer all exams; the trained one more thoroughly."""
     answers = []
     for exam in exams:
-        name = f"{contestant.name} on {exam.store.card.corpus_name}"
+        where = f"{name} on {exam.store.card.corpus_name}"
 
         def ask(
-            trees: Sequence[Tree], what: str, exam: Exam = exam, name: str = name
+            trees: Sequence[Tree], what: str, exam: Exam = exam, where: str = where
         ) -> ScoresByTask:
             if not trees:
                 return {}
@@ -250,7 +257,7 @@ def _examine(
                 exam.store,
                 context,
                 max_tokens=config.max_tokens,
-                description=f"{name}{what}",
+                description=f"{where}{what}",
             )
 
         scores = ask(exam.trees, "")

@@ -138,6 +138,8 @@ class Row:
     """share of the targets that have as much of what the curve varies as `x` says"""
     difference_to_first: Range | None = None
     """paired, to the curve's first point, where all points ask the same"""
+    difference_to_previous: Range | None = None
+    """the same, to the point before"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +193,7 @@ class CurveCard:
     x_names: dict[str, str]
     """names of the values of x, where they have any"""
     left_out: dict[str, str]
-    """values of x that were not measured, and why"""
+    """values of x by name, or corpora, that were not measured, and why"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +233,8 @@ class Results:
     """how prompts were made"""
     provenance: dict[str, Any] = field(default_factory=dict)
     """commit and versions"""
+    parameters: int | None = None
+    """weights of the model, an adapter's included"""
     predictions: Predictions | None = None
     curve: CurveCard | None = None
     """set where the rows are points of a curve"""
@@ -312,8 +316,11 @@ def _range(value: dict[str, Any] | None, path: Path) -> Range | None:
 
 
 def _build(kind: type[T], data: dict[str, Any], path: Path) -> T:
-    names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
+    entries = dataclasses.fields(kind)  # type: ignore[arg-type]
+    # What has a default came later: files from before it are read all the same.
+    required = {e.name for e in entries if e.default is e.default_factory is dataclasses.MISSING}
+    missing = sorted(required - set(data))
+    unknown = sorted(set(data) - {entry.name for entry in entries})
     if missing or unknown:
         raise ValueError(
             f"{path} is not a result of this version: {kind.__name__} has missing keys {missing} "

@@ -67,6 +67,7 @@ def run(
     *,
     names: tuple[str, ...] = (),
     config: EvaluationConfig = CONFIG,
+    mixture: MixtureConfig = MIXTURE,
 ) -> Evaluation:
     tasks = [all_tasks()[name] for name in names] or list(all_tasks().values())
     return evaluate(
@@ -74,7 +75,7 @@ def run(
         contestant(store, 2),
         [store],
         tasks,
-        MIXTURE,
+        mixture,
         DistributedContext(),
         config,
         cache_folder=folder,
@@ -217,6 +218,20 @@ def test_baselines_are_fitted_once(
     assert again == before  # and the whole evaluation repeats itself
     with pytest.raises(AssertionError, match="fitted again"):  # other questions, other scores
         run(tiny_store, folder, config=dataclasses.replace(CONFIG, seed=1))
+
+
+def test_baselines_know_everybody_whoever_the_run_learned_from(
+    tiny_store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    whole = run(tiny_store, tmp_path, names=("like", "rating")).results
+    monkeypatch.setattr(opponents, "_fit_share", refuse)
+    few = dataclasses.replace(MIXTURE, user_fraction=0.1)
+    part = run(tiny_store, tmp_path, names=("like", "rating"), mixture=few).results
+    assert part.rows == whole.rows
+    assert part.mixture["user_fraction"] == 0.1
 
 
 def test_a_damaged_cache_is_not_trusted(tiny_store: TokenStore, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import difflib
 from train.evaluation.curves.base import Curve, Ground
 from train.evaluation.curves.cold import ColdItems, ColdUsers
 from train.evaluation.curves.history import Context, Shots
+from train.evaluation.curves.ladder import Ladder
 from train.evaluation.curves.many_shot import ManyShot
 from train.evaluation.curves.months import Months
 from train.evaluation.curves.phrasing import Phrasings
@@ -17,6 +18,7 @@ CURVES: dict[str, Curve] = {
     for curve in (
         Shots(),
         Context(),
+        Ladder(),
         ColdUsers(),
         ColdItems(),
         Months(),

@@ -88,6 +88,10 @@ class Curve(abc.ABC):
             ValueError: the corpus has no such curve; the message says why.
         """
 
+    def skipped(self, ground: Ground) -> Mapping[float, str]:
+        """Values of x that this corpus has no point at, and why."""
+        return {}
+
     def mixture(self, mixture: MixtureConfig) -> MixtureConfig:
         """How the exam's prompts are made, before they are reshaped."""
         return mixture

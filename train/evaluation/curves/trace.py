@@ -16,6 +16,7 @@ import torch
 from data_pipeline.mixture import MixtureConfig
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
+from modeling.backbone import count_parameters
 from train.distributed import DistributedContext
 from train.evaluation.config import EvaluationConfig
 from train.evaluation.curves.base import Curve, Ground
@@ -97,6 +98,7 @@ def trace(
         model = load_alone(trained)
         traced, reasons = _prepare(model, curve, stores, wanted, mixture, context, config)
         answers = [_answer(model, one, context, config, trained.name) for one in traced]
+        parameters = count_parameters(model).total
         del model
     with clock.measure("baselines"):
         opponents = [oppose(one.exam, mixture, context, config, cache_folder) for one in traced]
@@ -111,6 +113,7 @@ def trace(
         **results_header(
             trained, [one.exam.store for one in traced], mixture, mixture_seed, context, config
         ),
+        parameters=parameters,
         untrained=None,
         seconds=seconds,
         targets_per_second=asked / max(seconds["model"], 1e-9),
@@ -147,6 +150,7 @@ def _prepare(
         made = [make_point(curve, ground, x, exam.trees, config.max_targets) for x in xs]
         points, left_out = _within(made, positions_of(model))
         if points:
+            left_out = {**curve.skipped(ground), **left_out}
             traced.append(_Traced(exam=exam, ground=ground, points=points, left_out=left_out))
         else:
             whys = dict.fromkeys([*left_out.values(), *exam.skipped.values()])
@@ -239,6 +243,7 @@ def _task_rows(
 ) -> list[Row]:
     rows: list[Row] = []
     first: TargetScores | None = None
+    before: TargetScores | None = None
     for point, scores in zip(one.points, answers, strict=True):
         if task.name not in point.rows:
             continue
@@ -253,16 +258,20 @@ def _task_rows(
             sampled=task.name in one.exam.sampled,
         )
         row = make_row(one.exam.store, scored, config.bootstrap)
-        gain = None
-        if curve.same_targets and first is not None and model.same_targets(first):
-            gain = paired_difference(task, model, first, config.bootstrap)
-        first = model if first is None else first
+        to_first, to_previous = (
+            paired_difference(task, model, other, config.bootstrap)
+            if curve.same_targets and other is not None and model.same_targets(other)
+            else None
+            for other in (first, before)
+        )
+        first, before = (model if first is None else first), model
         rows.append(
             replace(
                 row,
                 x=point.x,
                 reached=point.reached[task.name],
-                difference_to_first=gain,
+                difference_to_first=to_first,
+                difference_to_previous=to_previous,
                 slices=[],
             )
         )
@@ -311,8 +320,11 @@ def _card(curve: Curve, traced: Sequence[_Traced], reasons: Mapping[str, str]) -
     names: dict[float, str] = {}
     left_out = dict(reasons)
     for one in traced:
-        names |= curve.names(one.ground)
-        left_out |= {f"{x:g}": reason for x, reason in one.left_out.items()}
+        own = curve.names(one.ground)
+        names |= own
+        where = f" of {one.exam.store.card.corpus_name}" if len(traced) > 1 else ""
+        for x, reason in one.left_out.items():
+            left_out[own.get(x, f"{x:g}") + where] = reason
     return CurveCard(
         name=curve.name,
         x_label=curve.x_label,
