@@ -20,6 +20,8 @@ from train.evaluation.config import MAX_NEW_TOKENS
 from train.evaluation.honesty import check_results
 
 SCHEMA_VERSION = 2
+FEWEST_OF_AN_ANSWER = 10
+"""Users drawn again give hardly any other answers when fewer have the rarer one."""
 FOLDER = "evaluation"
 """Where a run keeps its results."""
 DECODING: dict[str, str | bool] = {
@@ -114,6 +116,9 @@ class Row:
     """further metrics of the model"""
     users_with_one_class: int
     """users that a per-user AUC cannot count"""
+    rarer_answer: int | None = None
+    """of tasks with two answers: targets of the rarer one; where they are `too_rare` nothing is
+    said to be beaten"""
     slices: list[Slice] = field(default_factory=list)
     """by events known of the user"""
     level: str = "pooled"
@@ -332,6 +337,11 @@ def _build(kind: type[T], data: dict[str, Any], path: Path) -> T:
 # --- in words ------------------------------------------------------------------------------------
 
 
+def too_rare(rarer_answer: int | None) -> bool:
+    """Whether so few targets have the rarer of two answers that an interval would flatter."""
+    return rarer_answer is not None and rarer_answer < FEWEST_OF_AN_ANSWER
+
+
 def summary_lines(results: Results) -> list[str]:
     """Plain sentences: on how many tasks the model beats what, and the names of those it does not.
 
@@ -342,6 +352,13 @@ def summary_lines(results: Results) -> list[str]:
         _verdict(results.rows, "beats_trivial", "the trivial baseline"),
         _verdict(results.rows, "beats_best", "the best baseline"),
     ]
+    unjudged = [
+        f"{row.corpus}/{row.task} ({row.rarer_answer} of {row.n} targets)"
+        for row in results.rows
+        if too_rare(row.rarer_answer)
+    ]
+    if unjudged:
+        lines.append(f"Not judged, for one of two answers is too rare: {', '.join(unjudged)}.")
     users = sum(corpus.users_scored for corpus in results.corpora)
     targets = sum(corpus.targets_scored for corpus in results.corpora)
     lines.append(

@@ -22,7 +22,7 @@ from train.evaluation.metrics import (
     users_with_one_class,
 )
 from train.evaluation.questions import Asked, targets_fingerprint
-from train.evaluation.results import Range, Row, Slice, number
+from train.evaluation.results import Range, Row, Slice, number, too_rare
 from train.evaluation.scores import TargetScores
 from train.evaluation.temperature import with_temperature
 
@@ -65,6 +65,13 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
         "best": gap(scored.baselines.get(best or "")),
     }
     interval = bootstrap.interval(ours)
+    rarer = None
+    if task.kind == "label" and len(task.labels) == 2:
+        rarer = int(np.bincount(model.labels_N, minlength=2).min())
+    verdicts = {
+        name: None if too_rare(rarer) else _beats(difference)
+        for name, difference in against.items()
+    }
     return Row(
         corpus=store.card.corpus_name,
         task=task.name,
@@ -87,11 +94,12 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
         difference_to_untrained=against["untrained"],
         difference_to_trivial=against["trivial"],
         difference_to_best=against["best"],
-        beats_untrained=_beats(against["untrained"]),
-        beats_trivial=_beats(against["trivial"]),
-        beats_best=_beats(against["best"]),
+        beats_untrained=verdicts["untrained"],
+        beats_trivial=verdicts["trivial"],
+        beats_best=verdicts["best"],
         label_mass=None if task.is_written else number(float(model.label_mass_N.mean())),
         secondary=_secondary(store, scored),
+        rarer_answer=rarer,
         users_with_one_class=users_with_one_class(model) if len(task.labels) == 2 else 0,
         slices=_slices(store, scored, metric, config),
         level=metric.level,

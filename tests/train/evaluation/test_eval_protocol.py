@@ -28,6 +28,7 @@ from train.evaluation.results import (
     read_results,
     summary_lines,
     to_json,
+    too_rare,
     write_results,
 )
 from train.evaluation.rows import has_sampled_candidates
@@ -143,7 +144,24 @@ def test_best_baseline_and_verdicts_follow_from_the_numbers(results: Results) ->
         ):
             difference = getattr(row, f"difference_to_{key}")
             assert difference.value == pytest.approx(sign * (row.value - theirs), abs=1e-12)
-            assert getattr(row, f"beats_{key}") == (difference.low > 0)
+            verdict = None if too_rare(row.rarer_answer) else difference.low > 0
+            assert getattr(row, f"beats_{key}") == verdict
+
+
+def test_nothing_is_beaten_where_an_answer_is_too_rare(results: Results) -> None:
+    assert any(row.rarer_answer is not None and row.rarer_answer >= 10 for row in results.rows)
+    assert all(
+        (row.rarer_answer is None) == (row.kind != "label" or row.task == "rating")
+        for row in results.rows
+        if row.tier == "T1"
+    )
+    row = next(row for row in results.rows if row.task == "like")
+    rare = dataclasses.replace(row, rarer_answer=9, beats_untrained=None, beats_trivial=None)
+    lines = summary_lines(dataclasses.replace(results, rows=[rare]))
+    said = [line for line in lines if line.startswith("Not judged")]
+    assert said == [
+        f"Not judged, for one of two answers is too rare: {row.corpus}/like (9 of {row.n} targets)."
+    ]
 
 
 def test_slices_cut_the_targets_by_known_events(tiny_store: TokenStore) -> None:
@@ -185,9 +203,11 @@ def test_a_foreign_result_file_is_refused(
 
 def test_the_summary_names_what_is_not_beaten(results: Results) -> None:
     lines = summary_lines(results)
-    lost = [row.task for row in results.rows if not row.beats_trivial]
+    judged = [row for row in results.rows if row.beats_trivial is not None]
+    assert len(judged) < len(results.rows)
+    lost = [row.task for row in judged if not row.beats_trivial]
     line = next(line for line in lines if "the trivial baseline" in line)
-    assert f"on {len(results.rows) - len(lost)} of {len(results.rows)} tasks" in line
+    assert f"on {len(judged) - len(lost)} of {len(judged)} tasks" in line
     assert all(task in line for task in lost)
     best = dataclasses.replace(results.rows[0], beats_trivial=True)
     won = dataclasses.replace(results, rows=[best])
