@@ -52,7 +52,7 @@ def _data_stages() -> Iterator[Stage]:
             argv=("data", "fetch", name, "--out", corpus_folder(name)),
             outputs=_corpus_files(name),
             sources=("data_pipeline/sources", "data_pipeline/corpus.py"),
-            expected_seconds=5,
+            expected_seconds=2,
         )
     for name in CORPORA:
         yield Stage(
@@ -61,7 +61,7 @@ def _data_stages() -> Iterator[Stage]:
             inputs=_corpus_files(name),
             outputs=(f"{corpus_folder(name)}/audit.json", f"{corpus_folder(name)}/audit.md"),
             sources=("data_pipeline",),
-            expected_seconds=3,
+            expected_seconds=1,
         )
     folders = map(corpus_folder, CORPORA)
     yield Stage(
@@ -109,12 +109,15 @@ def _training_stages(procs: str) -> list[Stage]:
         ),
         Stage(
             name="eval",
-            # A single setting of the slow baselines: a real evaluation tries several.
-            argv=("eval", RUN, "--max-targets", "300", "--baseline-trials", "1"),
+            # To be quick; a real evaluation asks more, and tries several settings of baselines.
+            argv=(
+                *("eval", RUN, "--max-targets", "250", "--max-title-targets", "40"),
+                *("--baseline-trials", "1"),
+            ),
             inputs=(*STORES, *CHECKPOINT),
             outputs=(f"{RUN}/evaluation",),
             sources=TRAIN_SOURCES,
-            expected_seconds=120,
+            expected_seconds=180,
         ),
         Stage(
             name="lora",
@@ -124,7 +127,7 @@ def _training_stages(procs: str) -> list[Stage]:
             sources=TRAIN_SOURCES,
             resume_argv=("resume_from_checkpoint=true",),
             resume_when=f"{LORA_RUN}/latest",
-            expected_seconds=60,
+            expected_seconds=35,
         ),
     ]
 
@@ -152,7 +155,7 @@ def _small_model_stages() -> list[Stage]:
                 inputs=inputs,
                 outputs=(f"{run}/exports/{form}",),
                 sources=TRAIN_SOURCES,
-                expected_seconds=25,
+                expected_seconds=10,
             )
             for form, (run, inputs) in sources.items()
         ),

@@ -19,7 +19,7 @@ from train.evaluation.baselines.base import ItemScorer, context_items
 from train.evaluation.questions import Asked
 from train.evaluation.scores import Floats
 from train.sequences import SequenceData
-from train.student_tuning import tune_student
+from train.student_tuning import TRIAL_EPOCHS, tune_student
 from train.students import FittedStudent, StudentConfig
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,9 @@ class SequenceBaseline(ItemScorer):
         data = SequenceData.from_store(self.store)
         tried = self.candidates[: self.trials]
         schedule = THOROUGH if self.trials > 1 else {}
+        if not len(data.validation):
+            # Nobody comes back, so there is no next item to choose by, and hardly one to learn.
+            schedule = {"epochs": TRIAL_EPOCHS}
         configs = [StudentConfig(seed=self.seed, **schedule, **settings) for settings in tried]
         self._student, trials = tune_student(data, configs)
         chosen = self._student.config
