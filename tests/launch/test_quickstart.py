@@ -160,7 +160,7 @@ def test_the_verdict_is_printed(
     quickstart._say_summary()
     out = capsys.readouterr().out
     assert "Beats the untrained model beyond the interval on 3 of 3 tasks." in out
-    assert "not on: above_own_mean" in out
+    assert "not on above_own_mean" in out
 
 
 # The scripts

@@ -18,6 +18,7 @@ from train.evaluation.baselines.base import excluded_items
 from train.evaluation.config import EvaluationConfig
 from train.evaluation.opponents import ByTask, wanted_baselines
 from train.evaluation.questions import Asked, collect, group_of
+from train.evaluation.results import nothing_to_ask
 from train.evaluation.rows import has_sampled_candidates
 from train.evaluation.scores import TargetScores
 
@@ -75,7 +76,7 @@ def prepare_exam(
     sampled = {t.name for t in wanted if has_sampled_candidates(t, asked[t.name], store)}
     for task in wanted:
         if not asked[task.name]:
-            skipped[task.name] = f"no event of the {config.phase} phase can be asked about"
+            skipped[task.name] = nothing_to_ask(config.phase)
     # What is chosen on the questions that are then answered would flatter whoever chose.
     earlier = phase != Phase.VALIDATION
     validation: ByTask = {}

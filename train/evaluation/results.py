@@ -368,7 +368,30 @@ def summary_lines(results: Results) -> list[str]:
     stated = ", ".join(f"{key}: {value}" for key, value in results.decoding.items())
     lines.append(f"Decoding: {stated}.")
     for corpus in results.corpora:
-        lines += [f"Not evaluated on {corpus.name}: {t}: {w}" for t, w in corpus.skipped.items()]
+        lines += _not_asked(corpus, results.phase)
+    return lines
+
+
+def nothing_to_ask(phase: str) -> str:
+    """Why a task that applies to a corpus was not evaluated."""
+    return f"no event of the {phase} phase can be asked about"
+
+
+def _not_asked(corpus: CorpusResult, phase: str) -> list[str]:
+    """Which tasks of the run's other corpora do not apply is no news, so these are only counted."""
+    empty = [task for task, reason in corpus.skipped.items() if reason == nothing_to_ask(phase)]
+    others = len(corpus.skipped) - len(empty)
+    lines = []
+    if empty:
+        lines.append(
+            f"Not evaluated on {corpus.name}, {nothing_to_ask(phase)}: {', '.join(empty)}."
+        )
+    if others:
+        tasks = "task does" if others == 1 else "tasks do"
+        lines.append(
+            f"{others} more {tasks} not apply to {corpus.name}; results.json says why, and so does "
+            "`brewhouse tasks list --store STORE`."
+        )
     return lines
 
 
@@ -376,13 +399,16 @@ def _verdict(rows: Sequence[Row], key: str, opponent: str) -> str:
     judged = [row for row in rows if getattr(row, key) is not None]
     if not judged:
         return f"Not compared with {opponent}."
-    lost = [
-        f"{row.task} ({row.metric} {_show(row.value)})" for row in judged if not getattr(row, key)
-    ]
-    won = len(judged) - len(lost)
+    lost: dict[str, list[str]] = {}
+    for row in judged:
+        if not getattr(row, key):
+            lost.setdefault(row.corpus, []).append(row.task)
+    won = len(judged) - sum(map(len, lost.values()))
     line = f"Beats {opponent} beyond the interval on {won} of {len(judged)} tasks"
-    return f"{line}; not on: {', '.join(lost)}." if lost else f"{line}."
-
-
-def _show(value: Number) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    if not lost:
+        return f"{line}."
+    one_corpus = len({row.corpus for row in rows}) == 1
+    named = (
+        f"{'' if one_corpus else f'{corpus}: '}{', '.join(tasks)}" for corpus, tasks in lost.items()
+    )
+    return f"{line}; not on {'; '.join(named)}."

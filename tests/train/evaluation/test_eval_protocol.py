@@ -25,6 +25,7 @@ from train.evaluation.questions import Asked
 from train.evaluation.results import (
     DECODING,
     Results,
+    nothing_to_ask,
     read_results,
     summary_lines,
     to_json,
@@ -213,6 +214,30 @@ def test_the_summary_names_what_is_not_beaten(results: Results) -> None:
     won = dataclasses.replace(results, rows=[best])
     assert "Beats the trivial baseline beyond the interval on 1 of 1 tasks." in summary_lines(won)
     assert any("candidates: full catalog" in line and "sampling: False" in line for line in lines)
+
+
+def test_the_summary_counts_what_does_not_apply_and_names_what_had_no_target(
+    results: Results,
+) -> None:
+    one = dataclasses.replace(
+        results.corpora[0],
+        skipped={"like": nothing_to_ask("test"), "click": "it has no impressions", "action": "x"},
+    )
+    lines = summary_lines(dataclasses.replace(results, corpora=[one]))
+    assert lines[-2].startswith(f"Not evaluated on {one.name}, no event of the test phase")
+    assert lines[-2].endswith(": like.")
+    assert lines[-1].startswith(f"2 more tasks do not apply to {one.name}")
+
+
+def test_the_summary_groups_by_corpus_where_there_are_several(results: Results) -> None:
+    row = dataclasses.replace(results.rows[0], beats_trivial=False)
+    rows = [row, dataclasses.replace(row, corpus="other"), dataclasses.replace(row, task="more")]
+    line = next(
+        line
+        for line in summary_lines(dataclasses.replace(results, rows=rows))
+        if "the trivial baseline" in line
+    )
+    assert line.endswith(f"; not on {row.corpus}: {row.task}, more; other: {row.task}.")
 
 
 def test_examples_are_whole_prompts_with_probabilities(evaluation: Evaluation) -> None:
