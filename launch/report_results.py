@@ -25,7 +25,7 @@ def results_section(files: RunFiles) -> Section:
     main = main_results(files)
     section.blocks.extend(_verdict(main))
     section.blocks.append(_pictures(main.rows))
-    section.blocks.append(_table(main))
+    section.blocks.extend(_tables(main))
     section.blocks.append(_tiers(main))
     section.blocks.extend(_slices(main.rows))
     for name, other in files.results.items():
@@ -73,21 +73,21 @@ def _verdict(results: Results) -> list[Block]:
 
 
 def _pictures(rows: Sequence[Row]) -> Pictures:
-    """One picture per family and scale: tasks that can stand on one axis."""
-    groups: dict[tuple[str, bool], list[Row]] = {}
+    """One picture per corpus, family and scale: tasks that can stand on one axis."""
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:
         if row.value is not None:
-            groups.setdefault((row.family, _is_share(row)), []).append(row)
+            groups.setdefault((row.corpus, row.family, _is_share(row)), []).append(row)
     several = len({row.corpus for row in rows}) > 1
     pictures = []
-    for (family, _), members in groups.items():
+    for (corpus, family, _), members in groups.items():
         better = {row.higher_is_better for row in members}
         direction = "right is better" if better == {True} else "left is better"
         if len(better) > 1:
             direction = ""
         forest = [
             ForestRow(
-                label=f"{f'{row.corpus}/' if several else ''}{row.task}\n{row.metric}",
+                label=f"{row.task}\n{row.metric}",
                 value=_number(row.value),
                 low=_number(row.low),
                 high=_number(row.high),
@@ -97,7 +97,9 @@ def _pictures(rows: Sequence[Row]) -> Pictures:
             )
             for row in members
         ]
-        pictures.append(forest_picture(family, direction, forest))
+        pictures.append(
+            forest_picture(f"{corpus}: {family}" if several else family, direction, forest)
+        )
     caption = (
         "Dot and bar: this run with its 95% interval over users. Orange bar: the trivial baseline. "
         "Orange diamond: the best baseline. Cross: the same model before training."
@@ -118,15 +120,22 @@ def show(value: float | None) -> str:
     return DASH if value is None else f"{value:.4f}"
 
 
-def _table(results: Results) -> Table:
-    several = len(results.corpora) > 1
-    rows: list[list[str | Cell]] = []
+def _tables(results: Results) -> list[Block]:
+    """A table per corpus."""
+    columns = (
+        "task", "metric", "n", "model", "95% interval", "untrained", "trivial", "best baseline",
+        "label mass",
+    )  # fmt: skip
+    caption = (
+        "✓ the model is better beyond the paired 95% interval, ✗ it is not. ↓ less is better. "
+        "n: targets."
+    )
+    by_corpus: dict[str, list[list[str | Cell]]] = {}
     for row in results.rows:
-        name = f"{row.corpus}/{row.task}" if several else row.task
         metric = row.metric if row.higher_is_better else f"{row.metric} ↓"
-        rows.append(
+        by_corpus.setdefault(row.corpus, []).append(
             [
-                f"{row.code} {name}",
+                f"{row.code} {row.task}",
                 metric,
                 f"{row.n:,}",
                 f"**{show(row.value)}**",
@@ -137,15 +146,11 @@ def _table(results: Results) -> Table:
                 show(row.label_mass),
             ]
         )
-    columns = (
-        "task", "metric", "n", "model", "95% interval", "untrained", "trivial", "best baseline",
-        "label mass",
-    )  # fmt: skip
-    caption = (
-        "✓ the model is better beyond the paired 95% interval, ✗ it is not. ↓ less is better. "
-        "n: targets."
-    )
-    return Table(columns, rows, caption, numbers_from=2)
+    several = len(results.corpora) > 1
+    return [
+        Table(columns, rows, f"{corpus}. {caption}" if several else caption, numbers_from=2)
+        for corpus, rows in by_corpus.items()
+    ]
 
 
 TIER_COLUMNS = (
@@ -196,6 +201,7 @@ def _slices(rows: Sequence[Row]) -> list[Block]:
     names = sorted(found, key=lambda name: int(re.match(r"\d*", name)[0] or 0))  # type: ignore[index]
     if not names:
         return []
+    several = len({row.corpus for row in rows}) > 1
     table = []
     for row in rows:
         parts = {part.name: part for part in row.slices}
@@ -204,7 +210,8 @@ def _slices(rows: Sequence[Row]) -> list[Block]:
                 f"{show(parts[name].value)} (n {parts[name].n:,})" if name in parts else DASH
                 for name in names
             ]
-            table.append([f"{row.task}, {row.metric}", *cells])
+            name = f"{row.corpus}/{row.task}" if several else row.task
+            table.append([f"{name}, {row.metric}", *cells])
     return [Table(("events known of the user", *names), table, "Cold and warm users.")]
 
 

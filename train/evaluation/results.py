@@ -21,7 +21,7 @@ from train.evaluation.honesty import check_results
 
 SCHEMA_VERSION = 2
 FEWEST_OF_AN_ANSWER = 10
-"""Users drawn again give hardly any other answers when fewer have the rarer one."""
+"""Users drawn again give hardly another value when fewer targets have the rarer of two answers."""
 FOLDER = "evaluation"
 """Where a run keeps its results."""
 DECODING: dict[str, str | bool] = {
@@ -117,7 +117,7 @@ class Row:
     users_with_one_class: int
     """users that a per-user AUC cannot count"""
     rarer_answer: int | None = None
-    """of tasks with two answers: targets of the rarer one; where they are `too_rare` nothing is
+    """of tasks with two answers: targets of the rarer one; with fewer than 10 nothing is
     said to be beaten"""
     slices: list[Slice] = field(default_factory=list)
     """by events known of the user"""
@@ -337,9 +337,13 @@ def _build(kind: type[T], data: dict[str, Any], path: Path) -> T:
 # --- in words ------------------------------------------------------------------------------------
 
 
-def too_rare(rarer_answer: int | None) -> bool:
-    """Whether so few targets have the rarer of two answers that an interval would flatter."""
-    return rarer_answer is not None and rarer_answer < FEWEST_OF_AN_ANSWER
+def unjudged(rarer_answer: int | None, users: int) -> str | None:
+    """Why the targets of a task say too little for a verdict; None where they say enough."""
+    if users < 2:
+        return "of one user"
+    if rarer_answer is not None and rarer_answer < FEWEST_OF_AN_ANSWER:
+        return f"{rarer_answer} have the rarer answer"
+    return None
 
 
 def summary_lines(results: Results) -> list[str]:
@@ -352,13 +356,13 @@ def summary_lines(results: Results) -> list[str]:
         _verdict(results.rows, "beats_trivial", "the trivial baseline"),
         _verdict(results.rows, "beats_best", "the best baseline"),
     ]
-    unjudged = [
-        f"{row.corpus}/{row.task} ({row.rarer_answer} of {row.n} targets)"
+    too_few = [
+        f"{row.corpus}/{row.task} ({row.n} targets, {reason})"
         for row in results.rows
-        if too_rare(row.rarer_answer)
+        if (reason := unjudged(row.rarer_answer, row.users)) is not None
     ]
-    if unjudged:
-        lines.append(f"Not judged, for one of two answers is too rare: {', '.join(unjudged)}.")
+    if too_few:
+        lines.append(f"No verdict on {', '.join(too_few)}.")
     users = sum(corpus.users_scored for corpus in results.corpora)
     targets = sum(corpus.targets_scored for corpus in results.corpora)
     lines.append(

@@ -22,7 +22,7 @@ from train.evaluation.metrics import (
     users_with_one_class,
 )
 from train.evaluation.questions import Asked, targets_fingerprint
-from train.evaluation.results import Range, Row, Slice, number, too_rare
+from train.evaluation.results import Range, Row, Slice, number, unjudged
 from train.evaluation.scores import TargetScores
 from train.evaluation.temperature import with_temperature
 
@@ -69,7 +69,7 @@ def make_row(store: TokenStore, scored: TaskScores, config: BootstrapConfig) -> 
     if task.kind == "label" and len(task.labels) == 2:
         rarer = int(np.bincount(model.labels_N, minlength=2).min())
     verdicts = {
-        name: None if too_rare(rarer) else _beats(difference)
+        name: None if unjudged(rarer, bootstrap.n_groups) else _beats(difference)
         for name, difference in against.items()
     }
     return Row(

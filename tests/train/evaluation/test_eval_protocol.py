@@ -29,7 +29,7 @@ from train.evaluation.results import (
     read_results,
     summary_lines,
     to_json,
-    too_rare,
+    unjudged,
     write_results,
 )
 from train.evaluation.rows import has_sampled_candidates
@@ -145,7 +145,7 @@ def test_best_baseline_and_verdicts_follow_from_the_numbers(results: Results) ->
         ):
             difference = getattr(row, f"difference_to_{key}")
             assert difference.value == pytest.approx(sign * (row.value - theirs), abs=1e-12)
-            verdict = None if too_rare(row.rarer_answer) else difference.low > 0
+            verdict = None if unjudged(row.rarer_answer, row.users) else difference.low > 0
             assert getattr(row, f"beats_{key}") == verdict
 
 
@@ -159,10 +159,10 @@ def test_nothing_is_beaten_where_an_answer_is_too_rare(results: Results) -> None
     row = next(row for row in results.rows if row.task == "like")
     rare = dataclasses.replace(row, rarer_answer=9, beats_untrained=None, beats_trivial=None)
     lines = summary_lines(dataclasses.replace(results, rows=[rare]))
-    said = [line for line in lines if line.startswith("Not judged")]
-    assert said == [
-        f"Not judged, for one of two answers is too rare: {row.corpus}/like (9 of {row.n} targets)."
-    ]
+    assert f"No verdict on {row.corpus}/like ({row.n} targets, 9 have the rarer answer)." in lines
+    alone = dataclasses.replace(row, users=1)
+    lines = summary_lines(dataclasses.replace(results, rows=[alone]))
+    assert f"No verdict on {row.corpus}/like ({row.n} targets, of one user)." in lines
 
 
 def test_slices_cut_the_targets_by_known_events(tiny_store: TokenStore) -> None:
