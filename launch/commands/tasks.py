@@ -255,3 +255,36 @@ def plan_command(
         return
     print_plan(plan, mixture)
     say_next(f"brewhouse train {source}" if source.is_file() else "brewhouse train CONFIG.yaml")
+
+
+@app.command("audit", epilog="Example: `brewhouse tasks audit --store data/movielens-100k-store`")
+def audit_command(
+    store_dirs: StoreDirs = None, corpus_dirs: CorpusDirs = None, as_json: Json = False
+) -> None:
+    """Look for tasks that give their answer away, and phrasings that are not kept back.
+
+    Without a store only phrasings are looked at. Ends with exit code 1 when something is found.
+    """
+    from data_pipeline.task_audit import audit_phrasings, audit_tasks
+    from data_pipeline.tasks import all_tasks
+
+    tasks = list(all_tasks().values())
+    stores = _open_all(corpus_dirs or [], store_dirs or [])
+    found = [("", leak) for leak in audit_phrasings(tasks)]
+    for name, store in stores.items():
+        found += [(name, leak) for leak in audit_tasks(store, tasks)]
+    if as_json:
+        leaks = [
+            {"corpus": corpus, "task": leak.task, "kind": leak.kind, "message": leak.message}
+            for corpus, leak in found
+        ]
+        print_json({"tasks": len(tasks), "corpora": list(stores), "leaks": leaks})
+    else:
+        for corpus, leak in found:
+            say(f"{f'{corpus}/' if corpus else ''}{leak.task}: {leak.message}")
+        where = f" on {', '.join(stores)}" if stores else ""
+        say(f"{len(found)} leaks found in {len(tasks)} tasks{where}.")
+        if not stores:
+            say_next("brewhouse tasks audit --store STORE   # their questions as well")
+    if found:
+        raise typer.Exit(1)

@@ -88,3 +88,17 @@ def test_a_plan_says_how_many_users_are_learned_from(
     assert f"tiny: {planned['tiny']} users are learned from, by user_fraction 0.5" in run(*words)
     whole = json.loads(run(*words[:3], "--json"))["training_users"]
     assert whole == {"tiny": trained}
+
+
+def test_an_audit_of_the_catalogue_finds_nothing(tiny_store: TokenStore) -> None:
+    found = json.loads(run("tasks", "audit", "--store", tiny_store.folder, "--json"))
+    assert found == {"tasks": len(all_tasks()), "corpora": ["tiny"], "leaks": []}
+
+
+def test_an_audit_that_finds_a_leak_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    like = all_tasks()["like"]
+    monkeypatch.setattr(type(like), "held_out_instructions", like.instructions[:1])
+    result = CliRunner().invoke(app, ["tasks", "audit"])
+    assert result.exit_code == 1
+    assert "like: " in result.stdout
+    assert "is kept back, but training on 'like' says it as well" in result.stdout
