@@ -38,7 +38,7 @@ class Ladder(Curve):
     """
 
     name = "ladder"
-    x_label = "what the prompt holds (trained on the last)"
+    x_label = "what the prompt holds"
     scale: ClassVar[Literal["linear", "log", "names"]] = "names"
     same_targets = True
 
