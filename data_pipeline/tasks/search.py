@@ -3,6 +3,7 @@
 Judged queries are divided by phase as a whole: no query that is asked about was trained on.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from data_pipeline.tasks.base import LETTERS, History, Kind, Rows, Task
@@ -271,13 +272,36 @@ class ComplexQuerySearch(_FindRelevant):
         )
 
 
-class QuerySuggestion(_FindRelevant):
+class _FindQuery(_FindRelevant):
+    """Asks which of several queries an item answers."""
+
+    baselines = ("majority", "word_overlap")
+    constants = (CANDIDATE,)
+
+    def _among(
+        self, view: View, subject: int, others: Sequence[int], typed: tuple[int, ...] = ()
+    ) -> Question | None:
+        """Ask for a judgement's query among others; `typed` are pieces before the options."""
+        table = view.shelf.judged.table
+        right, item = int(table.query_J[subject]), int(table.item_J[subject])
+        queries = [right, *others]
+        if len(queries) < FEWEST_CANDIDATES:
+            return None
+        view.draws.shuffle(queries)
+        options = view.lettered([view.query_line(query) for query in queries])
+        return Question(
+            label=queries.index(right),
+            pieces=(view.constant(CANDIDATE), view.line(item), *typed, *options),
+            n_choices=len(queries),
+            query=right,
+        )
+
+
+class QuerySuggestion(_FindQuery):
     """T35: the query that led to an item, among up to ten that people typed."""
 
     name = "query_suggestion"
     code = "T35"
-    baselines = ("majority", "word_overlap")
-    constants = (CANDIDATE,)
     instructions = (
         "Which query is this {item} a good answer to?",
         "What did people type to find this {item}?",
@@ -288,28 +312,16 @@ class QuerySuggestion(_FindRelevant):
 
     def ask(self, view: View, subject: int) -> Question | None:
         judged = view.shelf.judged
-        right, item = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
-        taken = judged.queries_of(item)
-        queries = [right, *self._others(view, taken, judged.table.query_J, CANDIDATES - 1)]
-        if len(queries) < FEWEST_CANDIDATES:
-            return None
-        view.draws.shuffle(queries)
-        options = view.lettered([view.query_line(query) for query in queries])
-        return Question(
-            label=queries.index(right),
-            pieces=(view.constant(CANDIDATE), view.line(item), *options),
-            n_choices=len(queries),
-            query=right,
-        )
+        taken = judged.queries_of(int(judged.table.item_J[subject]))
+        others = self._others(view, taken, judged.table.query_J, CANDIDATES - 1)
+        return self._among(view, subject, others)
 
 
-class QueryCompletion(_FindRelevant):
+class QueryCompletion(_FindQuery):
     """T35: the query that someone is typing, among up to ten that begin alike, for an item."""
 
     name = "query_completion"
     code = "T35"
-    baselines = ("majority", "word_overlap")
-    constants = (CANDIDATE,)
     instructions = (
         "Which query is being typed to find this {item}?",
         "Complete what was typed, so that it leads to this {item}.",
@@ -320,25 +332,11 @@ class QueryCompletion(_FindRelevant):
 
     def ask(self, view: View, subject: int) -> Question | None:
         judged = view.shelf.judged
-        right, item = int(judged.table.query_J[subject]), int(judged.table.item_J[subject])
-        typed = view.shelf.start_of(right)
-        taken = judged.queries_of(item)
+        typed = view.shelf.start_of(int(judged.table.query_J[subject]))
+        taken = judged.queries_of(int(judged.table.item_J[subject]))
         alike = [query for query in view.shelf.queries_by_start[typed] if query not in taken]
-        queries = [right, *view.draws.sample(alike, min(len(alike), CANDIDATES - 1))]
-        if len(queries) < FEWEST_CANDIDATES:
-            return None
-        view.draws.shuffle(queries)
-        options = view.lettered([view.query_line(query) for query in queries])
-        return Question(
-            label=queries.index(right),
-            pieces=(
-                *(view.constant(CANDIDATE), view.line(item)),
-                view.constant(f"Typed so far: {typed}\n"),
-                *options,
-            ),
-            n_choices=len(queries),
-            query=right,
-        )
+        others = view.draws.sample(alike, CANDIDATES - 1)
+        return self._among(view, subject, others, (view.constant(f"Typed so far: {typed}\n"),))
 
 
 class PersonalisedSearch(_Search):

@@ -15,7 +15,23 @@ HORIZON_DAYS: Final = 30
 FEWEST_EVENTS: Final = 5
 
 
-class FutureGenre(Task):
+class _Future(Task):
+    """Asks what stands out among the items of the next 30 days."""
+
+    code = "T26"
+    family = "taste"
+    kind: ClassVar[Kind] = "choice"
+    metric = "accuracy"
+    baselines = ("popularity",)
+    next_only = True
+
+    def _coming(self, view: View) -> NDArray[np.int32] | None:
+        """Return the items that the user meets in that time; None where they are too few."""
+        rows = view.until(HORIZON_DAYS * DAY)
+        return view.items(rows) if len(rows) >= FEWEST_EVENTS else None
+
+
+class FutureGenre(_Future):
     """T26: the category that the user meets most over the next 30 days, compared with everyone.
 
     The most frequent category is nearly always the same one; what tells users apart is the one
@@ -23,13 +39,7 @@ class FutureGenre(Task):
     """
 
     name = "future_genre"
-    code = "T26"
-    family = "taste"
-    kind: ClassVar[Kind] = "choice"
     labels = LETTERS[:5]
-    metric = "accuracy"
-    baselines = ("popularity",)
-    next_only = True
     needs = frozenset({"item.genres", "times"})
     instructions = (
         "Which genre will stand out in the user's next month?",
@@ -40,26 +50,20 @@ class FutureGenre(Task):
     held_out_instructions = ("Over the next 30 days, which genre is this user drawn to most?",)
 
     def ask(self, view: View, subject: int) -> Question | None:
-        rows = view.until(HORIZON_DAYS * DAY)
-        if len(rows) < FEWEST_EVENTS:
+        items = self._coming(view)
+        if items is None:
             return None
-        excess = standing_out(view, "genres", view.items(rows))
+        excess = standing_out(view, "genres", items)
         if not excess.any():
             return None
         return category_options(view, "genres", [int(excess.argmax())], len(self.labels))
 
 
-class FutureDecade(Task):
+class FutureDecade(_Future):
     """T26: the decade that the user meets most over the next 30 days, compared with everyone."""
 
     name = "future_decade"
-    code = "T26"
-    family = "taste"
-    kind: ClassVar[Kind] = "choice"
     labels = LETTERS[:4]
-    metric = "accuracy"
-    baselines = ("popularity",)
-    next_only = True
     needs = frozenset({"item.year", "times"})
     instructions = (
         "Which decade will stand out in the user's next month?",
@@ -70,10 +74,9 @@ class FutureDecade(Task):
     held_out_instructions = ("Over the next 30 days, which decade draws this user most?",)
 
     def ask(self, view: View, subject: int) -> Question | None:
-        rows = view.until(HORIZON_DAYS * DAY)
-        if len(rows) < FEWEST_EVENTS:
+        items = self._coming(view)
+        if items is None:
             return None
-        items = view.items(rows)
         decades = view.shelf.number("year")[items] // 10  # NaN where unknown, equal to no decade
         shares = view.shelf.decade_shares("year")
         counts = np.array([(decades == decade).sum() for decade in shares])
