@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from modeling.scoring import label_logits
+from modeling.label_scores import label_logits
 from modeling.tree_attention import TreeLayout
 
 
@@ -96,17 +96,15 @@ def one_prompt_each(
 
 
 def _prompts(layout: TreeLayout) -> Iterator[tuple[list[int], list[int]]]:
-    """Per prompt its rows, and those it answers for: its branch, and once per tree the trunk."""
-    start = 0
-    for trunk, branches in zip(layout.trunk_lengths, layout.branch_lengths, strict=True):
-        trunk_rows = list(range(start, start + trunk))
-        start += trunk
-        if trunk and not branches:
-            yield trunk_rows, trunk_rows
-        for n, length in enumerate(branches):
-            rows = list(range(start, start + length))
-            yield trunk_rows + rows, (trunk_rows if n == 0 else []) + rows
-            start += length
+    """Per prompt its rows, and those it answers for: each trunk, and each branch behind its own."""
+    trunk_rows: list[int] = []
+    for piece in layout.pieces():
+        rows = list(range(piece.start, piece.start + piece.length))
+        if piece.branch == 0:
+            trunk_rows = rows
+        before = trunk_rows[: piece.attach] if piece.branch else []
+        if rows:
+            yield before + rows, rows
 
 
 def _gradients(
