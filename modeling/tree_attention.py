@@ -22,7 +22,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from modeling.tree_kernels.flex import flex_attention, flex_serves
 from modeling.tree_kernels.merge import KeyValue, merge_attention
+from modeling.tree_kernels.varlen import varlen_attention, varlen_serves
 from modeling.tree_layout import TreeLayout
 from modeling.trunk_states import TrunkStates
 
@@ -77,7 +79,23 @@ def tree_attention(
     past = None
     if states is not None:
         past = _exchange(module, key, value, layout, states)
-    return merge_attention(query, key, value, layout, scaling, past), None
+    return _attend(query, key, value, layout, scaling, past), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: TreeLayout,
+    scaling: float,
+    past: Sequence[KeyValue | None] | None,
+) -> torch.Tensor:
+    """Through the best kernel that the device has for the layout, [1, T, H, D]."""
+    if varlen_serves(query, layout):
+        return varlen_attention(query, key, value, layout, scaling)
+    if flex_serves(query):
+        return flex_attention(query, key, value, layout, scaling, past)
+    return merge_attention(query, key, value, layout, scaling, past)
 
 
 def _exchange(

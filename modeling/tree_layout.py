@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from modeling.tree_windows import EventWindow, Runs
+
 Lengths = tuple[int, ...]
 
 
@@ -57,12 +59,14 @@ class TreeLayout:
         attach: for each branch, how many of its trunk's tokens it sees; None: all of them.
         cached_lengths: for each tree, how many of its trunk's first tokens are held in
             `TrunkStates` and left out of the row; None: none.
+        windows: for each tree, how few events of its trunk are seen (not exact; None: all).
     """
 
     trunk_lengths: Lengths
     branch_lengths: tuple[Lengths, ...]
     attach: tuple[Lengths, ...] | None = None
     cached_lengths: Lengths | None = None
+    windows: tuple[EventWindow | None, ...] | None = None
     state: LayoutState = field(default_factory=LayoutState, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class TreeLayout:
                 )
         self._check_attach()
         self._check_cached()
+        self._check_windows()
         if self.n_tokens == 0:
             raise ValueError("a tree layout of 0 tokens: give it one trunk or branch at least")
 
@@ -110,6 +115,18 @@ class TreeLayout:
                 raise ValueError(
                     f"tree {tree} has {cached} cached tokens of a trunk of {trunk}: the cache "
                     f"holds a trunk's first tokens, so 0 to {trunk}"
+                )
+
+    def _check_windows(self) -> None:
+        if self.windows is None:
+            return
+        if len(self.windows) != len(self.trunk_lengths):
+            raise ValueError("windows gives one window, or None, for every tree")
+        for tree, (window, trunk) in enumerate(zip(self.windows, self.trunk_lengths, strict=True)):
+            if window is not None and window.starts[-1] >= trunk:
+                raise ValueError(
+                    f"tree {tree} has an event that starts at token {window.starts[-1]} of a "
+                    f"trunk of {trunk} tokens"
                 )
 
     @classmethod
@@ -163,7 +180,11 @@ class TreeLayout:
     @property
     def attention_pairs(self) -> int:
         """Queries of the row and keys that see each other: what exact attention must compute."""
-        return int((self.positions() + 1).sum())
+        return sum(
+            piece.length * (piece.length + 1) // 2
+            + piece.length * sum(stop - first for first, stop in seen)
+            for piece, seen in self.segments()
+        )
 
     def pieces(self) -> Iterator[Piece]:
         """Trunks and branches in row order."""
@@ -178,6 +199,30 @@ class TreeLayout:
             for branch, (length, point) in enumerate(zip(branches, points, strict=True), start=1):
                 yield Piece(tree, branch, start, length, point)
                 start += length
+
+    def segments(self) -> Iterator[tuple[Piece, Runs]]:
+        """Runs of the row that see the same tokens before them, in row order.
+
+        These are the pieces; only a trunk with a window falls into parts, of which each is a
+        piece with `attach` as its first position.
+
+        Yields:
+            A piece, and the runs of its trunk's tokens, cached ones included, that stand before
+            it and are seen by all of it.
+        """
+        for piece in self.pieces():
+            window = self.windows[piece.tree] if self.windows else None
+            if window is None:
+                yield piece, ((0, piece.attach),) if piece.attach else ()
+            elif piece.branch:
+                yield piece, window.seen(piece.attach, piece.attach)
+            else:
+                shift = piece.start - piece.attach
+                for first, stop, seen in window.parts(piece.attach, piece.attach + piece.length):
+                    yield (
+                        piece._replace(start=first + shift, length=stop - first, attach=first),
+                        seen,
+                    )
 
     def positions(self) -> torch.Tensor:
         """Position ids, int64 [T]: 0..P-1 along a trunk; a branch starts at its attach point."""
@@ -208,7 +253,26 @@ class TreeLayout:
         own_TT = branch_T[:, None] == branch_T[None, :]
         trunk_TT = (branch_T[None, :] == 0) & (self.positions()[None, :] < attach_T[:, None])
         causal_TT = torch.ones(self.n_tokens, self.n_tokens, dtype=torch.bool).tril()
-        return same_tree_TT & (own_TT | trunk_TT) & causal_TT
+        seen_TT = same_tree_TT & (own_TT | trunk_TT) & causal_TT
+        return seen_TT & self._within_windows() if self.windows else seen_TT
+
+    def _within_windows(self) -> torch.Tensor:
+        """Bool [T, T]: whether the key is not of an event too far back; events count from 1."""
+        events, sizes, trunk = [], [], []
+        for piece in self.pieces():
+            window = self.windows[piece.tree] if self.windows else None
+            starts = np.array(window.starts if window else ())
+            if piece.branch:
+                events.append(np.full(piece.length, (starts < piece.attach).sum() + 1))
+            else:
+                events.append(np.searchsorted(starts, np.arange(piece.length), side="right"))
+            sizes.append(np.full(piece.length, window.size if window else self.n_tokens))
+            trunk.append(np.full(piece.length, piece.branch == 0))
+        event_T, size_T, trunk_T = (
+            torch.from_numpy(np.concatenate(x)) for x in (events, sizes, trunk)
+        )
+        near_TT = event_T[None, :] >= (event_T - size_T)[:, None]
+        return near_TT | ((event_T == 0) | ~trunk_T)[None, :]
 
 
 def _split(values: Sequence[int], counts: Sequence[int]) -> tuple[Lengths, ...]:

@@ -2,7 +2,8 @@
 
 Every token of the row has one *causal* part: the earlier tokens of its own trunk or branch.
 Branches have up to two more, which need no mask: the trunk tokens in the row up to their attach
-point, and those in a cache. So the cost is trunk^2 / 2 + branches * (trunk + own): what exact
+point, and those in a cache. (With a window, a trunk's events are parts as well, and see less.) So
+the cost is trunk^2 / 2 + branches * (trunk + own): what exact
 attention needs, and nothing between neighbours.
 
 Branches of like lengths run as one batch, padded at their ends: a causal token never sees what
@@ -13,6 +14,8 @@ L their padded length.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +23,7 @@ import torch
 
 from modeling.tree_kernels.partial import attend, attend_backward
 from modeling.tree_layout import Piece, TreeLayout
+from modeling.tree_windows import Runs
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
@@ -229,52 +233,37 @@ def _plan(layout: TreeLayout, device: torch.device) -> _Plan:
     runs: list[slice] = []
     branches: list[Piece] = []
     rectangles: list[_Rectangle] = []
-    for trunk, own in _trees(layout):
-        cached, end = trunk.attach, trunk.attach + trunk.length
-        if len(own) == 1 and own[0].attach == end:  # it goes on where the trunk ends
-            prompt = slice(trunk.start, own[0].start + own[0].length)
-            runs.append(prompt)
-            if cached:
-                rectangles.append(_Rectangle(prompt, slice(0, cached), trunk.tree))
-            continue
-        if trunk.length:
-            rows = slice(trunk.start, trunk.start + trunk.length)
-            runs.append(rows)
-            if cached:
-                rectangles.append(_Rectangle(rows, slice(0, cached), trunk.tree))
-        branches += own
-        for point, queries in _same_attach(own):
-            if min(point, cached):
-                rectangles.append(_Rectangle(queries, slice(0, min(point, cached)), trunk.tree))
-            if point > cached:
-                keys = slice(trunk.start, trunk.start + point - cached)
-                rectangles.append(_Rectangle(queries, keys, None))
+    for segments in _trees(layout):
+        trunk = segments[0][0]  # its attach is the number of its cached tokens
+        for piece, _ in segments:
+            if piece.branch:
+                branches.append(piece)
+            elif piece.length:
+                runs.append(slice(piece.start, piece.start + piece.length))
+        for seen, alike in groupby(segments, key=itemgetter(1)):
+            pieces = [piece for piece, _ in alike]
+            queries = slice(pieces[0].start, pieces[-1].start + pieces[-1].length)
+            for first, stop in seen if queries.start < queries.stop else ():
+                if first < trunk.attach:
+                    keys = slice(first, min(stop, trunk.attach))
+                    rectangles.append(_Rectangle(queries, keys, trunk.tree))
+                if stop > trunk.attach:
+                    shift = trunk.start - trunk.attach
+                    keys = slice(max(first, trunk.attach) + shift, stop + shift)
+                    rectangles.append(_Rectangle(queries, keys, None))
     batches = tuple(_batch(group, device) for group in _like_lengths(branches))
     return _Plan(tuple(runs), batches, tuple(rectangles))
 
 
-def _trees(layout: TreeLayout) -> Iterator[tuple[Piece, list[Piece]]]:
-    """Each tree's trunk and its branches."""
-    trunk: Piece | None = None
-    own: list[Piece] = []
-    for piece in layout.pieces():
-        if piece.branch:
-            own.append(piece)
-            continue
-        if trunk is not None:
-            yield trunk, own
-        trunk, own = piece, []
-    if trunk is not None:
-        yield trunk, own
-
-
-def _same_attach(branches: Sequence[Piece]) -> Iterator[tuple[int, slice]]:
-    """Neighbouring branches with one attach point: (point, their rows)."""
-    first = 0
-    for i, branch in enumerate(branches):
-        if i + 1 == len(branches) or branches[i + 1].attach != branch.attach:
-            yield branch.attach, slice(branches[first].start, branch.start + branch.length)
-            first = i + 1
+def _trees(layout: TreeLayout) -> Iterator[list[tuple[Piece, Runs]]]:
+    """Each tree's segments; a lone branch that sees its whole trunk is a part of it."""
+    for _, group in groupby(layout.segments(), key=lambda segment: segment[0].tree):
+        segments = list(group)
+        (trunk, seen), (last, last_seen) = segments[0], segments[-1]
+        end = trunk.attach + trunk.length
+        if len(segments) == 2 and last.branch and last_seen == (((0, end),) if end else ()):
+            segments = [(trunk._replace(length=trunk.length + last.length), seen)]
+        yield segments
 
 
 def _like_lengths(branches: Sequence[Piece]) -> Iterator[list[Piece]]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_decoders import build, forests, random_tokens
 
+import modeling.tree_attention as tree_attention
 from modeling.exactness import KeepDouble
 from modeling.tree_kernels import partial
 from modeling.tree_kernels.merge import merge_attention
@@ -147,3 +148,28 @@ def test_states_can_be_cut_and_copied() -> None:
     assert torch.equal(states.read(1, 2)[1], -keys[:, :2])
     states.truncate(0)
     assert (states.length, states.nbytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("plain", "flex", "expected"),
+    [(True, True, "varlen"), (False, True, "flex"), (False, False, "merge")],
+)
+def test_the_best_kernel_that_serves_is_taken(
+    monkeypatch: pytest.MonkeyPatch, plain: bool, flex: bool, expected: str
+) -> None:
+    called: list[str] = []
+
+    def kernel(name: str) -> Callable[..., torch.Tensor]:
+        def run(query: torch.Tensor, *rest: object) -> torch.Tensor:
+            called.append(name)
+            return query.transpose(1, 2)
+
+        return run
+
+    monkeypatch.setattr(tree_attention, "varlen_serves", lambda query, layout: plain)
+    monkeypatch.setattr(tree_attention, "flex_serves", lambda query: flex)
+    for name in ("varlen", "flex", "merge"):
+        monkeypatch.setattr(tree_attention, f"{name}_attention", kernel(name))
+    layout = TreeLayout((4,), ((2,),))
+    run(build("llama").double(), random_tokens(layout), layout)
+    assert set(called) == {expected}
