@@ -59,7 +59,10 @@ class EvaluationSet(Sequence[Tree]):
         self._shelf = Shelf(store, config.choice_answers)
         self._writer = BranchWriter(store, tasks)
         self._moments = Moments(
-            store, history_events=config.history_events, window=config.targets_per_tree
+            store,
+            history_events=config.history_events,
+            window=config.targets_per_tree,
+            ages=config.ages,
         )
         self._counts = [0] * len(self.tasks)
         self._shown: set[tuple[int, int]] = set()

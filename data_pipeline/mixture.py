@@ -13,17 +13,19 @@ from data_pipeline.dealing import Dealing
 from data_pipeline.draws import Draws
 from data_pipeline.errors import DataError
 from data_pipeline.files import fingerprint
+from data_pipeline.fitting import excess, too_long
 from data_pipeline.fraction import training_events
+from data_pipeline.history_labels import can_supervise, history_labels
 from data_pipeline.mixture_config import MixtureConfig
 from data_pipeline.moments import Moments
 from data_pipeline.render import Asked, BranchWriter
 from data_pipeline.splits import Phase
-from data_pipeline.store import EventSpans, TokenStore
+from data_pipeline.store import TokenStore
 from data_pipeline.tasks import all_tasks, applicable
 from data_pipeline.tasks.base import History, Task, own_subjects
 from data_pipeline.tasks.held_out import held_out_because
 from data_pipeline.tasks.view import Shelf, View
-from data_pipeline.tree import NO_LABELS, NOBODY, Ids, Tree, TrunkLabels
+from data_pipeline.tree import NOBODY, Branch, Moment, Tree
 
 __all__ = ["Mixture", "MixtureConfig", "chosen_tasks"]
 
@@ -53,28 +55,37 @@ class Mixture:
         self.stores = tuple(stores)
         self.config = config
         self.seed = seed
+        self.context_length: int | None = None
+        """Positions of the model that the trees are for, where it is known: trunks leave room for
+        their longest branch."""
         self.tasks: tuple[Task, ...] = tuple(all_tasks()[name] for name in weights)
         self._grounds = [
             _Ground(index, store, self.tasks, list(weights.values()), config, seed)
             for index, store in enumerate(self.stores)
         ]
-        self._dealing = Dealing(self._part_weights(), seed)
         self._check_history_labels()
+        self._check_ages()
+        self._dealing = Dealing(self._part_weights(), seed)
 
     def __getitem__(self, index: int) -> Tree:
         """Return the tree of an index.
 
         Raises:
-            DataError: no task applies to any of several moments tried.
+            DataError: no task applies to any of several moments tried, or a question is longer than
+                `context_length` though no history stands before it.
         """
         store, about_items, place = self.part_of(index)
-        return self._grounds[store].tree(
-            place,
-            self.seed,
-            Draws(self.seed, index),
-            about_items=about_items,
-            limits=self.config.limits(index),
-        )
+        ground = self._grounds[store]
+        history_events, room = self.config.limits(index)
+        while True:
+            draws, limits = Draws(self.seed, index), (history_events, room)
+            tree = ground.tree(place, self.seed, draws, about_items=about_items, limits=limits)
+            over = excess(tree, self.context_length) if self.context_length else 0
+            if not over:
+                return tree
+            if len(tree.trunk) > room:  # what is left of it is no history
+                raise too_long(tree, self.context_length or 0, self.tasks, ground.store)
+            room = len(tree.trunk) - over
 
     def part_of(self, index: int) -> tuple[int, bool, int]:
         """Return the store of an index, whether it asks about items only, and its turn among such.
@@ -128,6 +139,16 @@ class Mixture:
                 remedy="set mixture.history_loss_weight to 0",
             )
 
+    def _check_ages(self) -> None:
+        moments = self.config.moments_per_tree
+        timed = any(store.card.has_times for store in self.stores)
+        if moments > 1 and self.config.ages == "moment" and timed:
+            raise DataError(
+                f"mixture.moments_per_tree is {moments}, but events are dated from where their "
+                "history ends, which is later than the moments along it",
+                remedy="set mixture.ages to gaps",
+            )
+
     def _part_weights(self) -> list[float]:
         """Two parts for each store: trees about users, and trees about items only."""
         given = self.config.store_weights
@@ -179,6 +200,7 @@ class _Ground:
             latest=config.history == "latest",
             targets_per_user=config.caps.per_user,
             events_U=self.events_U,
+            ages=config.ages,
         )
         # For each kind of trunk: the tasks that stand behind it and their rising weights.
         self._behind: dict[History, tuple[list[int], list[float]]] = {}
@@ -196,6 +218,9 @@ class _Ground:
                 indices, steps = [], []
             self._behind[history] = (indices, steps)
             self.kind_weights[history] = steps[-1] if steps else 0.0
+        if not config.moments_per_tree:  # the history alone
+            known = bool(self.moments.epochs.length) and can_supervise(store, config)
+            self.kind_weights = dict.fromkeys(_HISTORIES, 0.0) | {"full": float(known)}
         self._user_steps = list(accumulate(self.kind_weights[kind] for kind in _ABOUT_USERS))
 
     @property
@@ -219,28 +244,53 @@ class _Ground:
         style = self.config.styles[draws.below(len(self.config.styles))]
         for step in range(_MOMENTS_TRIED):
             moment = self.moments.training(index + step, seed, history, draws, history_events)
-            view = View(self.shelf, moment, Phase.TRAIN, draws, style)
-            asked = self._ask(view, history)
-            if asked:
-                trunk, spans = self.store.trunk(moment, style, max_trunk_tokens)
-                return Tree(
-                    corpus=self.index,
-                    moment=moment,
-                    trunk=trunk,
-                    branches=self.writer.write(asked),
-                    trunk_labels=self._trunk_labels(trunk, spans, style),
-                )
+            tree = self._tree(moment, history, style, draws, max_trunk_tokens)
+            if tree.branches or (tree.trunk_labels.targets and not self.config.moments_per_tree):
+                return tree
         raise DataError(
             f"no task applies to any of {_MOMENTS_TRIED} moments of corpus "
             f"{self.store.card.corpus_name!r}",
             remedy="choose other tasks in mixture.tasks; `brewhouse tasks list` says which apply",
         )
 
-    def _ask(self, view: View, history: History) -> list[Asked]:
-        tasks, steps = self._behind[history]
-        draws, wanted = view.draws, self.config.targets_per_tree
+    def _tree(
+        self, moment: Moment, history: History, style: str, draws: Draws, max_trunk_tokens: int
+    ) -> Tree:
+        """The tree whose history ends at a moment; without branches where no task applies."""
+        config = self.config
+        wanted = config.targets_per_tree
         if history != "item":
-            wanted = min(wanted, self.config.caps.per_user or wanted)
+            wanted = min(wanted, config.caps.per_user or wanted)
+        along = history == "full" and config.moments_per_tree > 1
+        trunk, spans = self.store.trunk(moment, style, max_trunk_tokens, open_end=along)
+        places: list[tuple[Moment, int | None]] = (
+            [(moment, None)] if config.moments_per_tree else []
+        )
+        if along:
+            kept = moment.cut - len(spans.items)
+            others = min(config.moments_per_tree, wanted) - 1
+            earlier = self.moments.along(moment, kept, others, draws)
+            places[:0] = [(one, int(spans.lines[one.cut - kept])) for one in earlier]
+        branches: list[Branch] = []
+        for number, (one, attach) in enumerate(places):
+            view = View(self.shelf, one, Phase.TRAIN, draws, style)
+            share = wanted * (number + 1) // len(places) - wanted * number // len(places)
+            asked = self._ask(view, history, share)
+            if asked:
+                opening = self.store.since(one) if along else None
+                branches += self.writer.write(asked, opening=opening, attach=attach)
+        return Tree(
+            corpus=self.index,
+            moment=moment,
+            trunk=trunk,
+            branches=tuple(branches),
+            trunk_labels=history_labels(self.store, config, trunk, spans, style),
+            dropped_events=moment.cut - moment.start - len(spans.items),
+        )
+
+    def _ask(self, view: View, history: History, wanted: int) -> list[Asked]:
+        tasks, steps = self._behind[history]
+        draws = view.draws
         rows = list(view.window)
         draws.shuffle(rows)
         seen: set[tuple[int, int]] = set()
@@ -283,33 +333,6 @@ class _Ground:
         self._own_subjects = {i: own_subjects(self.tasks[i], view) for i in indices}
         kept = [i for i in indices if len(self._own_subjects[i])]
         return kept, list(accumulate(weights[i] for i in kept))
-
-    def _trunk_labels(self, trunk: Ids, spans: EventSpans, style: str) -> TrunkLabels:
-        config = self.config
-        n_events = len(spans.items)
-        positions, weights, targets = [], [], 0
-        offset = self.store.card.action_label_offset
-        if config.history_loss_weight and n_events and offset is not None:
-            positions.append(spans.actions + (offset - 1))
-            weights.append(np.full(n_events, config.history_loss_weight, np.float32))
-            targets += n_events
-        if config.history_title_weight and n_events and style == "plain":
-            lengths = self.store.title_lengths_N[spans.items]
-            ends = np.cumsum(lengths)
-            first = np.repeat(spans.records - 1 - ends + lengths, lengths)
-            positions.append(first + np.arange(ends[-1]))
-            share = config.history_title_weight / np.maximum(lengths, 1)
-            weights.append(np.repeat(share, lengths).astype(np.float32))
-            targets += int((lengths > 0).sum())
-        if not positions:
-            return NO_LABELS
-        places = np.concatenate(positions)
-        return TrunkLabels(
-            positions=places,
-            tokens=trunk[places + 1].astype(np.int64),
-            weights=np.concatenate(weights),
-            targets=targets,
-        )
 
 
 def chosen_tasks(stores: Sequence[TokenStore], config: MixtureConfig) -> dict[str, float]:

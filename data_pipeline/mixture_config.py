@@ -68,7 +68,18 @@ class MixtureConfig:
     """Most targets of a user in one epoch, and the most that a corpus counts for."""
 
     targets_per_tree: Positive = 16
-    """Branches behind one trunk."""
+    """Branches of one trunk, and events of the window that a moment may ask about."""
+
+    moments_per_tree: Count = 1
+    """At how many moments of its user a tree asks; they share its branches. 1: where the history
+    ends (layout L2). More: also along the history, where a branch sees what is older than its own
+    moment and nothing else (layout tree); events with times need `ages: gaps` for that. 0: at none,
+    so that only the history's own actions and titles are learned from (layout L1)."""
+
+    ages: Literal["moment", "gaps"] = "moment"
+    """What dates an event of the history. `moment`: how long before the moment it was. `gaps`: how
+    long after the event before it; the prompt then says behind the history how long ago the last
+    one was. With gaps the text of a history does not depend on where it ends."""
 
     history_events: Positive = 20
     """Events of the trunk at most; the oldest whole events are dropped first."""
@@ -126,6 +137,14 @@ class MixtureConfig:
             raise ValueError(
                 "mixture.caps.per_corpus bounds the shares that follow from sizes, and "
                 "mixture.store_weights gives the shares: keep one"
+            )
+        supervised = self.history_loss_weight or (
+            self.history_title_weight and set(self.styles) == {"plain"}
+        )
+        if not self.moments_per_tree and not supervised:
+            raise ValueError(
+                "mixture.moments_per_tree is 0, so that nothing is learned from but the history: "
+                "set history_loss_weight, or history_title_weight with styles: [plain]"
             )
         if not self.styles:
             raise ValueError("mixture.styles is empty: name at least one of plain, labelled")

@@ -12,7 +12,7 @@ from data_pipeline.epochs import Epochs
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import History
-from data_pipeline.tree import NOBODY, Moment
+from data_pipeline.tree import NOBODY, Ages, Moment
 
 COLD_SHOTS: Final = (0, 1, 3, 5, 10)
 """How many events of a new user are known (360Brew's cold-start buckets, small end)."""
@@ -23,6 +23,7 @@ class Moments:
 
     Training walks over all users' events in epochs of blocks; `latest` knows only the last block
     of each user. `events_U` are the training events of each user; None: as the store has them.
+    `ages` says what dates the events of their histories.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Moments:
         latest: bool = False,
         targets_per_user: int | None = None,
         events_U: NDArray[np.int64] | None = None,
+        ages: Ages = "moment",
     ) -> None:
         self._store = store
+        self._ages: Ages = ages
         self._history = history_events
         self._window = window
         self._latest = latest
@@ -71,6 +74,29 @@ class Moments:
         cut = self._back(min(cut, stop - 1))
         return self._moment(user, cut, stop, history, history_events or self._history)
 
+    def along(self, moment: Moment, start: int, n: int, draws: Draws) -> list[Moment]:
+        """Draw n training moments, or as many as there are, at which requests of a history begin.
+
+        Args:
+            moment: where the history ends.
+            start: row of the first event that is shown; each of the moments has seen one at least.
+            n: how many.
+            draws: to draw them from.
+        """
+        opens_E = self._store.event_opens_request_E[start + 1 : moment.cut]
+        cuts = sorted(draws.sample((np.flatnonzero(opens_E) + start + 1).tolist(), n))
+        stop = int(self._store.train_stops_U[moment.user])
+        return [
+            replace(
+                moment,
+                start=start,
+                cut=cut,
+                stop=min(stop, cut + self._window),
+                time=int(self._store.event_time_E[cut]),
+            )
+            for cut in cuts
+        ]
+
     def evaluation(self, user: int, phase: Phase, history: History) -> Iterator[Moment]:
         """Yield the moments of a user whose windows lie within a phase, in time order."""
         first, end = (int(row) for row in self._store.user_offsets_U1[user : user + 2])
@@ -105,6 +131,7 @@ class Moments:
             cut=cut,
             stop=min(stop, cut + self._window),
             time=int(self._store.event_time_E[cut]),
+            ages=self._ages,
             anonymous=history == "anonymous",
         )
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.tree import Branch, Tree
+from data_pipeline.tree import NO_LABELS, Branch, Tree
 
 Layout = Literal["L0", "L2"]
 Array = NDArray[np.int64]
@@ -21,8 +21,8 @@ Array = NDArray[np.int64]
 class MicroBatch:
     """Trees in one row: trunk, its branches, the next trunk, ...
 
-    A branch's positions start again behind its trunk. Labels name the position whose *next* token
-    is predicted.
+    A branch's positions go on from what it sees of its trunk. Labels name the position whose *next*
+    token is predicted.
     """
 
     tokens_T: Array
@@ -30,6 +30,8 @@ class MicroBatch:
     trunk_lengths: Array
     branch_counts: Array
     branch_lengths: Array
+    attach_lengths: Array
+    """Trunk tokens that each branch sees, the first ones; shape [B]."""
     label_positions_M: Array
     label_tokens_M: Array
     label_weights_M: NDArray[np.float32]
@@ -67,14 +69,17 @@ def pack(
 ) -> MicroBatch:
     """Pack trees into one row.
 
-    Layout L2 writes each trunk once, with its branches behind it. L0 gives every branch a copy
-    of the trunk of its own: one prompt per target, the reference that L2 must equal.
+    Layout L2 writes each trunk once, with its branches behind it. L0 gives every branch a copy of
+    its own of what it sees of the trunk: one prompt per target, the reference that L2 must equal.
     """
     trees = laid_out(trees, layout)
     branches = [branch for tree in trees for branch in tree.branches]
     trunk_lengths = np.array([len(tree.trunk) for tree in trees], np.int64)
     branch_counts = np.array([len(tree.branches) for tree in trees], np.int64)
     branch_lengths = np.array([len(branch.tokens) for branch in branches], np.int64)
+    attach_lengths = np.array(
+        [len(tree.before(branch)) for tree in trees for branch in tree.branches], np.int64
+    )
 
     runs = [run for tree in trees for run in (tree.trunk, *(b.tokens for b in tree.branches))]
     tree_of_branch = np.repeat(np.arange(len(trees)), branch_counts)
@@ -85,7 +90,7 @@ def pack(
     lengths[trunk_runs], lengths[branch_runs] = trunk_lengths, branch_lengths
     starts = np.cumsum(lengths) - lengths
     first_positions = np.zeros(len(runs), np.int64)
-    first_positions[branch_runs] = trunk_lengths[tree_of_branch]
+    first_positions[branch_runs] = attach_lengths
     n_tokens = int(lengths.sum())
     positions = np.arange(n_tokens) - np.repeat(starts - first_positions, lengths)
 
@@ -106,6 +111,7 @@ def pack(
         trunk_lengths=trunk_lengths,
         branch_counts=branch_counts,
         branch_lengths=branch_lengths,
+        attach_lengths=attach_lengths,
         label_positions_M=_join([branch_labels, *history_positions]),
         label_tokens_M=_join([*(b.answer for b in branches), *(h.tokens for h in history)]),
         label_weights_M=np.concatenate(
@@ -153,12 +159,25 @@ def _columns(trees: Sequence[Tree], n_tasks: int) -> tuple[Array, Array]:
 
 
 def _singles(tree: Tree) -> list[Tree]:
-    """One tree per branch; the supervised history stays with the first, to be counted once."""
-    if not tree.branches:
-        return [tree]
-    first, *rest = tree.branches
-    bare = replace(tree, trunk_labels=type(tree.trunk_labels)())
-    return [replace(tree, branches=(first,)), *(replace(bare, branches=(b,)) for b in rest)]
+    """One tree per branch, with what the branch sees of the trunk.
+
+    The supervised history stays with the first that sees all of it, to be counted once; where none
+    does, the trunk stands alone too.
+    """
+    sees_all = (branch for branch in tree.branches if len(tree.before(branch)) == len(tree.trunk))
+    keeper = next(sees_all, None)
+    singles = [
+        replace(
+            tree,
+            trunk=tree.before(branch),
+            branches=(branch,),
+            trunk_labels=tree.trunk_labels if branch is keeper else NO_LABELS,
+        )
+        for branch in tree.branches
+    ]
+    if keeper is None and (tree.trunk_labels.targets or not singles):
+        singles.append(replace(tree, branches=()))
+    return singles
 
 
 def _ranges(starts: Array, lengths: Array) -> Array:

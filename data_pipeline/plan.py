@@ -165,7 +165,7 @@ def named_counts(
 def _sizes(tree: Tree) -> tuple[int, int]:
     """Tokens of a tree, and of its branches as prompts of their own."""
     branches = sum(len(branch.tokens) for branch in tree.branches)
-    return len(tree.trunk) + branches, len(tree.branches) * len(tree.trunk) + branches
+    return len(tree.trunk) + branches, branches + sum(len(tree.before(b)) for b in tree.branches)
 
 
 def _has_user(tree: Tree) -> bool:

@@ -46,6 +46,8 @@ def _branch(
     held_out = branch.phrasing >= len(task.instructions)
     phrasing = "held-out phrasing" if held_out else f"phrasing {branch.phrasing + 1}"
     heading = f"{task.name} ({task.code}) · {phrasing} · {len(branch.tokens)} tokens"
+    if branch.attach is not None:
+        heading += f" behind the trunk's first {branch.attach}"
     yield Span(f"\nbranch {number} · {heading}\n", "heading")
     yield Span(decode(prompt), "branch")
     yield Span(decode(branch.answer), "answer")

@@ -60,13 +60,23 @@ class BranchWriter:
             return trained + draws.below(len(self._tasks[task].held_out_instructions))
         return draws.below(trained)
 
-    def write(self, asked: Sequence[Asked]) -> tuple[Branch, ...]:
-        """Write the branches of one tree. An answer's last token is expected, never fed."""
+    def write(
+        self, asked: Sequence[Asked], *, opening: int | None = None, attach: int | None = None
+    ) -> tuple[Branch, ...]:
+        """Write the branches of one moment. An answer's last token is expected, never fed.
+
+        Args:
+            asked: what is asked at the moment.
+            opening: a piece that each branch begins with, before its instruction.
+            attach: trunk tokens that the branches see; None: all of the trunk.
+        """
         pieces: list[int] = []
         firsts: list[int] = []
         written: list[int] = []
         for task, _, question, phrasing in asked:
             firsts.append(len(pieces))
+            if opening is not None:
+                pieces.append(opening)
             pieces.append(self._instructions[task][phrasing])
             pieces.extend(question.pieces)
             pieces.append(self._cues[task])
@@ -103,6 +113,7 @@ class BranchWriter:
                     answer=answer,
                     choices=choices,
                     question=question,
+                    attach=attach,
                 )
             )
             begin = stop

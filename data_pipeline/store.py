@@ -46,12 +46,11 @@ from data_pipeline.store_tables import (
 )
 from data_pipeline.tokenizer import TextEncoder
 from data_pipeline.tree import Ids, Moment
-from data_pipeline.verbalize import AGE_BOUNDS
+from data_pipeline.verbalize import AGE_BOUNDS, GAPS_CUE, HISTORY_CUE, since_text
 
 __all__ = ["CategoryField", "EventSpans", "StoreCard", "TokenStore", "open_stores"]
 
 TOKENIZER_FOLDER: Final = "tokenizer"
-HISTORY_CUE: Final = "History:\n"
 EVENT_FIELDS_FOLDER: Final = "event_fields"
 ARRAYS: Final = (
     "tokens",
@@ -327,20 +326,20 @@ class TokenStore:
         return self.encoder.piece("Profile:")
 
     @cached_property
-    def _history_cue(self) -> Ids:
-        return self.encoder.piece(HISTORY_CUE)
-
-    @cached_property
     def _examples_cue(self) -> Ids:
         return self.encoder.piece("Examples:\n")
 
     # Trunks
 
-    def trunk(self, moment: Moment, style: str, max_tokens: int) -> tuple[Ids, "EventSpans"]:
+    def trunk(
+        self, moment: Moment, style: str, max_tokens: int, *, open_end: bool = False
+    ) -> tuple[Ids, "EventSpans"]:
         """Assemble the trunk of a moment: profile and dated history, newest last.
 
         The oldest whole events are dropped until the trunk fits `max_tokens`. Without a user it
-        holds the moment's demonstrations, nearest last; the farthest are dropped first.
+        holds the moment's demonstrations, nearest last; the farthest are dropped first. A history
+        dated by gaps ends with how long ago its last event was; with `open_end` that line is left
+        for the branches to begin with (`since`), as each may be attached elsewhere.
         """
         if moment.user < 0:
             return self._demonstrated(moment.demonstrations, max_tokens), EventSpans.none()
@@ -352,10 +351,23 @@ class TokenStore:
         head = [self._start, self._profile_cue, profile]
         if moment.cut == moment.start:
             return np.concatenate(head), EventSpans.none()
-        head.append(self._history_cue)
-        room = max_tokens - sum(map(len, head))
-        history, spans = self._history(moment, style, room, offset=max_tokens - room)
-        return np.concatenate([*head, history]), spans
+        since = self.since(moment)
+        cue = HISTORY_CUE if since is None else GAPS_CUE
+        head.append(self.piece(self.constant(cue)))
+        tail = [] if since is None else [self.piece(since)]
+        offset = sum(map(len, head))
+        room = max_tokens - offset - sum(map(len, tail))
+        history, spans = self._history(moment, style, room, offset)
+        return np.concatenate([*head, history, *([] if open_end else tail)]), spans
+
+    def since(self, moment: Moment) -> int | None:
+        """Return the piece that says how long before the moment the last event was.
+
+        None where events are dated by their age, which says it, or where none is shown.
+        """
+        if moment.ages == "moment" or moment.cut == moment.start or not self.card.has_times:
+            return None
+        return self.constant(since_text(moment.time - int(self.event_time_E[moment.cut - 1])))
 
     def _demonstrated(self, rows: Sequence[Sequence[int]], max_tokens: int) -> Ids:
         head, found = [self._start, self._examples_cue], list[Ids]()
@@ -374,7 +386,7 @@ class TokenStore:
         rows = slice(moment.start, moment.cut)
         age: NDArray[np.intp] | int = 0  # the one that says nothing
         if self.card.has_times:
-            age = np.searchsorted(AGE_BOUNDS, moment.time - self.event_time_E[rows], side="right")
+            age = np.searchsorted(AGE_BOUNDS, self._ages(moment), side="right")
         item = self.event_item_E[rows]
         action = self.event_action_E[rows].astype(np.int64)  # pieces outnumber int16
         first = self.card.first_piece
@@ -396,15 +408,32 @@ class TokenStore:
             return np.empty(0, np.int32), EventSpans.none()
         begins_S = ends_S - lengths_S
         spans = EventSpans(
-            records=begins_S[1::3] + offset, actions=begins_S[2::3] + offset, items=item
+            lines=begins_S[0::3] + offset,
+            records=begins_S[1::3] + offset,
+            actions=begins_S[2::3] + offset,
+            items=item,
         )
         return self.tokens_T[ranges(starts_S, lengths_S)], spans
+
+    def _ages(self, moment: Moment) -> NDArray[np.int64]:
+        """Milliseconds that date each event shown, oldest first; no gap lies before a user's first.
+
+        Shape: the events of the history.
+        """
+        if moment.ages == "moment":
+            ages: NDArray[np.int64] = moment.time - self.event_time_E[moment.start : moment.cut]
+            return ages
+        known = int(moment.start > self.user_offsets_U1[moment.user])
+        times = self.event_time_E[moment.start - known : moment.cut]
+        gaps: NDArray[np.int64] = np.diff(times, prepend=() if known else times[:1])
+        return gaps
 
 
 @dataclass(frozen=True, slots=True)
 class EventSpans:
-    """Where in a trunk each event's record and action begin, and whose record it is."""
+    """Where in a trunk each event's line, record and action begin, and whose record it is."""
 
+    lines: NDArray[np.int64]
     records: NDArray[np.int64]
     actions: NDArray[np.int64]
     items: NDArray[np.int32]
@@ -413,7 +442,7 @@ class EventSpans:
     def none(cls) -> "EventSpans":
         """Return the spans of a trunk without history."""
         empty = np.empty(0, np.int64)
-        return cls(empty, empty, np.empty(0, np.int32))
+        return cls(empty, empty, empty, np.empty(0, np.int32))
 
 
 def open_stores(folders: Sequence[str | Path]) -> list[TokenStore]:

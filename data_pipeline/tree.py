@@ -1,11 +1,13 @@
 """The unit that a mixture yields: one trunk and the branches that ask about it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
+Ages = Literal["moment", "gaps"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,9 @@ class Moment:
     stop: int
     time: int
     """Milliseconds since 1970; ages in the trunk are measured from here."""
+    ages: Ages = "moment"
+    """What an event of the history is dated by: the time from it to the moment, or the gap between
+    it and the event before it, which is the same text wherever the history ends."""
     anonymous: bool = False
     """The trunk leaves the profile out."""
     demonstrations: tuple[tuple[int, ...], ...] = ()
@@ -86,6 +91,9 @@ class Branch:
     """The id of each possible answer; empty for title and text tasks; shape [K]."""
     question: Question
     weight: float = 1.0
+    attach: int | None = None
+    """Trunk tokens that stand before the branch: what lies behind them it does not see. None: all
+    of the trunk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,3 +120,9 @@ class Tree:
     trunk: Ids
     branches: tuple[Branch, ...]
     trunk_labels: TrunkLabels = NO_LABELS
+    dropped_events: int = 0
+    """Oldest events of the history that the trunk had no room for."""
+
+    def before(self, branch: Branch) -> Ids:
+        """The part of the trunk that a branch sees: with the branch behind it, its own prompt."""
+        return self.trunk[: branch.attach]

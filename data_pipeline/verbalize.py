@@ -34,6 +34,9 @@ AGES: Final[tuple[tuple[int, str], ...]] = (
     (2**62, "10 years"),
 )
 AGE_BOUNDS: Final = np.array([bound for bound, _ in AGES], dtype=np.int64)
+HISTORY_CUE: Final = "History:\n"
+GAPS_CUE: Final = "History, each with the time since the one before:\n"
+"""The same above events that are dated by gaps instead of ages."""
 UNTIMED: Final = "|"
 """Where a line of a history begins without an age: in a corpus without times."""
 
@@ -194,6 +197,13 @@ class Verbalizer:
         parts = value if field.kind == "categories" else [value]
         joined = ", ".join(str(part) for part in parts)
         return clean(joined, words=self.budget.field_words, characters=self.budget.characters)
+
+
+def since_text(milliseconds: int) -> str:
+    """Return the line that says how long ago a history's last event was."""
+    words = AGES[int(np.searchsorted(AGE_BOUNDS, milliseconds, side="right"))][1]
+    short = {"now": "under an hour", "today": "under a day"}
+    return f"Time since the last one: {short.get(words, words)}\n"
 
 
 def action_text(action: str, value: float | None) -> str:

@@ -1,9 +1,8 @@
 """The decoder: from a shape, a folder, a GGUF file or the hub; tree attention and fp32 head.
 
 Stock `transformers` models, changed in two places only: attention runs over trees
-(`modeling.tree_attention`) and the output head computes in fp32. Neither shows in a saved folder.
-
-Legend: D hidden width, V vocabulary.
+(`modeling.tree_attention`) and the output head computes in fp32 (`modeling.head`). Neither shows
+in a saved folder.
 """
 
 import difflib
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -28,6 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from modeling.head import use_fp32_head
 from modeling.shape import ModelShape
 from modeling.tree_attention import TREE_ATTENTION, register
 from modeling.weights import resolve_weights
@@ -45,22 +44,6 @@ _PROVEN = ("llama", "mixtral", "qwen3")
 """Model types whose packing the tests prove exact; others run, with a warning."""
 
 _LAYERS_WITHOUT_STATE = {"full_attention", "sliding_attention"}
-
-
-class Fp32Head(nn.Linear):
-    """An output head that computes in fp32 whatever the dtype of weights and hidden states.
-
-    bf16 keeps 8 bits: it makes ties of candidates whose logits differ in the third digit. An
-    existing head is turned into this class in place, so that names, tied weights, adapters and
-    ZeRO-3's hooks stay as they are.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [..., V], fp32 (fp64 for an fp64 model), of hidden states [..., D]."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            bias = None if self.bias is None else self.bias.to(dtype)
-            return F.linear(x.to(dtype), self.weight.to(dtype), bias)
 
 
 class ParameterCount(NamedTuple):
@@ -182,23 +165,6 @@ def check_architecture(config: PreTrainedConfig) -> None:
             name,
             ", ".join(_PROVEN),
         )
-
-
-def use_fp32_head(model: PreTrainedModel) -> None:
-    """Turn the model's output head into an `Fp32Head`, in place.
-
-    Raises:
-        ValueError: the head is no plain linear layer.
-    """
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if isinstance(head, Fp32Head):
-        return
-    if type(head) is not nn.Linear:
-        raise ValueError(
-            f"{type(model).__name__} has a {type(head).__name__} as its output head; scores need a "
-            f"plain nn.Linear there: load it without quantizing the head"
-        )
-    head.__class__ = Fp32Head
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:

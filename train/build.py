@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data_pipeline.balance import Cost
 from data_pipeline.evaluation_set import EvaluationSet
 from data_pipeline.mixture import Mixture
 from data_pipeline.packing import MicroBatch, pack
@@ -20,6 +21,8 @@ from data_pipeline.plan import HISTORY, named_counts
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore, open_stores
 from data_pipeline.tree import Tree
+from train.assembly import Assembles, Recipe, assembler_of
+from train.assembly_process import AssemblyProcess
 from train.checkpoint import CheckpointFolder, TrainerState, check_same_run, write_once
 from train.config import BatchSizes, TrainConfig, config_fingerprint, resolved
 from train.distributed import DistributedContext
@@ -28,7 +31,7 @@ from train.distributed.zero_config import zero_stage
 from train.guards import LossGuard
 from train.loop import Parts
 from train.meter import Meter, evaluation_line
-from train.model_setup import make_model, write_model, zero_settings
+from train.model_setup import exchange_kernels, make_model, write_model, zero_settings
 from train.objectives import LabelObjective, Objective
 from train.optimizer import Schedule, parameter_groups
 from train.plugins import loaded_plugins
@@ -65,6 +68,7 @@ class Built:
             "global_batch": state.global_batch,
             "consumed": named_counts(self.mixture, state.consumed),
             "peak_memory_mb": memory,
+            **parts.meter.flow.summary(),
         }
         write_once(run / SUMMARY, json.dumps(summary, indent=1), parts.context)
         if stopped_by is None:
@@ -93,6 +97,7 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
     state, checkpoint = _where_it_stands(config, mixture, batch, context)
 
     engine = _engine(config, stores[0], context)
+    mixture.context_length = getattr(engine.module.config, "max_position_embeddings", None)
     if checkpoint is not None:
         engine.load_shards(checkpoint / "zero")
         log.info("going on from %s", checkpoint)
@@ -112,17 +117,14 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
         trees_per_micro_batch=batch.per_device,
         micro_batches=batch.accumulation,
     )
-    laid_out = partial(packed, layout=config.attn_layout)
-    ahead = math.ceil(config.dataloader_prefetch / batch.accumulation)
+    counter = FlopCounter.of(engine.module)
     parts = Parts(
         engine=engine,
         objective=objective,
-        stream=BatchStream(mixture, laid_out, share, prefetch=ahead),
+        stream=_stream(config, mixture, share, counter, context),
         schedule=_schedule(config),
         guard=_guard(config, state),
-        meter=Meter(
-            names, context.device, FlopCounter.of(engine.module), corpora=mixture.corpus_names
-        ),
+        meter=Meter(names, context.device, counter, corpora=mixture.corpus_names),
         tracker=tracker,
         profiler=StepProfiler(
             config.profile_steps,
@@ -170,12 +172,44 @@ def _engine(config: TrainConfig, store: TokenStore, context: DistributedContext)
     )
     model = make_model(config, store, context, bf16=bf16)
     settings = zero_settings(config, model, context, bf16=bf16)
-    return initialize(
+    engine = initialize(
         model,
         parameter_groups(model, config.weight_decay),
         settings,
         context,
         timeout_seconds=config.ddp_timeout,
+    )
+    exchange_kernels(config, engine, context.device)
+    return engine
+
+
+def _stream(
+    config: TrainConfig,
+    mixture: Mixture,
+    share: Share,
+    cost: Cost | None,
+    context: DistributedContext,
+) -> BatchStream:
+    recipe = Recipe(
+        stores=config.stores,
+        mixture=config.mixture,
+        seed=config.seed,
+        plugins=config.plugins,
+        layout=config.attn_layout,
+        context_length=mixture.context_length,
+    )
+    assemblers: list[Assembles] = [
+        AssemblyProcess(recipe) for _ in range(config.dataloader_num_workers)
+    ]
+    return BatchStream(
+        assemblers or [assembler_of(mixture, config.attn_layout)],
+        share,
+        cost=cost or Cost(per_token=1.0),
+        balance=config.balance_micro_batches,
+        sum_over_ranks=context.all_reduce_sum,
+        prefetch=math.ceil(config.dataloader_prefetch / share.micro_batches),
+        min_users=config.min_users_per_step,
+        pin=context.device.type == "cuda",
     )
 
 

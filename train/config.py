@@ -102,12 +102,14 @@ class TrainConfig:
     """Which tasks are asked, how often, and of how much history."""
 
     label_loss: Literal["full_vocabulary", "label_tokens"] = "full_vocabulary"
-    """Softmax at a label position over the whole vocabulary, or over the task's label tokens
-    only."""
+    """Softmax at a label position over the whole vocabulary, or over the task's label tokens only.
+    With `label_tokens` the head computes these tokens alone, and `label_mass` in training is
+    estimated from every eighth question."""
 
     attn_layout: Literal["L2", "L0"] = "L2"
-    """L2: branches share their trunk. L0: every branch carries a copy of the trunk: the same
-    losses, slower; for checks."""
+    """How the targets of a mixture are written, whichever they are. L2: each trunk once, with its
+    branches attached to it. L0: one prompt per branch, with a copy of what it sees of the trunk:
+    the same losses, slower; for checks."""
 
     plugins: tuple[Text, ...] = ()
     """Your own modules, by dotted name or as files that end in `.py`: imported first, in every
@@ -151,13 +153,25 @@ class TrainConfig:
     does the result; accumulation is derived from it."""
 
     min_users_per_step: Positive = 1
-    """Different users that one optimiser step must be able to hold. A tree has one user, however
-    many targets and tokens are packed behind it, so a step of fewer trees is refused; `brewhouse
-    tasks plan` counts the users of every step."""
+    """Different users that one optimiser step should hold. A tree has one user at most, however
+    many targets and tokens are packed behind it, so a step of fewer trees is refused, and one whose
+    trees turn out to have fewer users is told of. `brewhouse tasks plan` counts the users of every
+    step beforehand, `users_per_step` in `metrics.jsonl` afterwards."""
 
     bf16: bool | Literal["auto"] = "auto"
     """Train in bfloat16 with fp32 master weights. `auto`: on a GPU that supports it, never on
     CPU."""
+
+    use_liger_kernel: bool | None = None
+    """Run norms, feed-forward and rotary embedding through Liger's kernels. Empty: on a GPU where
+    the extra `liger` is installed and knows the architecture."""
+
+    torch_compile: bool = False
+    """Compile the decoder layers, attention left out. The first step takes a minute more; not under
+    ZeRO-3."""
+
+    bind_cores_to_rank: bool = False
+    """Keep each rank on its own share of the host's cores. For ranks that compute on CPUs."""
 
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass: less memory, about a third more
@@ -246,7 +260,17 @@ class TrainConfig:
     """Seconds that a collective waits for the slowest rank before the run fails."""
 
     dataloader_prefetch: Count = 4
-    """Micro-batches assembled ahead in a thread; 0 assembles each when it is asked for."""
+    """Micro-batches assembled ahead; 0 assembles each when it is asked for."""
+
+    dataloader_num_workers: Count = 0
+    """Processes beside each rank that assemble micro-batches. 0: a thread of the rank does, which
+    suffices unless `data_wait_share` in `metrics.jsonl` says otherwise."""
+
+    balance_micro_batches: bool = True
+    """Deal out the trees of a step so that micro-batches cost equally much, attention included,
+    over ranks and accumulation. The step's trees, its loss and its gradient are the same either
+    way. `imbalance` in `metrics.jsonl` says what is left, `imbalance_strided` what there would be
+    without."""
 
     @model_validator(mode="after")
     def _complete_and_consistent(self) -> Self:
@@ -308,6 +332,25 @@ class TrainConfig:
             )
         return bool(self.bf16)
 
+    def resolve_liger(self, device_type: str, *, installed: bool) -> bool:
+        """Decide whether Liger's kernels are to run on a device.
+
+        Raises:
+            ConfigError: `use_liger_kernel: true` where they cannot.
+        """
+        possible = device_type == "cuda" and installed
+        if self.use_liger_kernel and not possible:
+            lacking = (
+                "the package liger-kernel is not installed: pip install 'brewhouse[liger]'"
+                if device_type == "cuda"
+                else f"this run computes on {device_type}, and they are written for GPUs"
+            )
+            raise ConfigError(
+                f"use_liger_kernel: true, but {lacking}. Empty takes them where they can run.",
+                keys=("use_liger_kernel",),
+            )
+        return possible and self.use_liger_kernel is not False
+
 
 _UNCHANGED_BY: Final = frozenset(
     {
@@ -329,6 +372,11 @@ _UNCHANGED_BY: Final = frozenset(
         "min_users_per_step",
         "ddp_timeout",
         "dataloader_prefetch",
+        "dataloader_num_workers",
+        "balance_micro_batches",
+        "use_liger_kernel",
+        "torch_compile",
+        "bind_cores_to_rank",
         "gradient_checkpointing",
         "attn_layout",
         "deepspeed",

@@ -85,22 +85,23 @@ def train(parts: Parts, state: TrainerState) -> int | None:
     with StopRequest() as stop:
         while state.step < parts.max_steps:
             began = time.perf_counter()
-            batches = parts.stream.take(state.step)
-            local = [sum(map(parts.objective.weight, batches)), float(stop.wanted)]
-            weight, stop_votes = parts.context.all_reduce_sum(np.array(local))
+            taken = parts.stream.take(state.step)
+            local = [sum(map(parts.objective.weight, taken.batches)), stop.wanted, taken.waited]
+            weight, stop_votes, waited = parts.context.all_reduce_sum(np.array(local))
             if stop_votes:  # of any rank: all see the same sum, so all leave here together
                 if saved_step < state.step:
                     parts.save(state)
                 return _stop_signal(parts.context, stop)
 
             learning_rate = parts.schedule.learning_rate(state.step)
-            step = train_step(parts, state.step, batches, float(weight), learning_rate)
+            step = train_step(parts, state.step, taken.batches, float(weight), learning_rate)
             seconds = time.perf_counter() - began
             _advance(parts, state, step, seconds)
             if not step.outcome.applied:
-                _report_skipped(parts, state, step)
+                _report_skipped(parts, state, step, taken.trees)
 
-            parts.meter.add(step.tally, batches, seconds, applied=step.outcome.applied)
+            waited /= parts.context.world_size
+            parts.meter.add(step.tally, taken, seconds, waited, applied=step.outcome.applied)
             parts.profiler.finished(state.step)
             if _due(parts, state.step, parts.logging_steps):
                 norm = step.outcome.grad_norm
@@ -172,14 +173,16 @@ def _due(parts: Parts, step: int, every: int) -> bool:
     return step % every == 0 or step == parts.max_steps
 
 
-def _report_skipped(parts: Parts, state: TrainerState, step: Step) -> None:
-    """Say which trees a gradient that was thrown away came from; stop after too many in a row."""
-    share = parts.stream.share
-    micro_batches = zip(share.indices(state.step - 1), step.sums, strict=True)
-    mine = [trees for trees, sums in micro_batches if not sums.isfinite().all()]
+def _report_skipped(parts: Parts, state: TrainerState, step: Step, trees: list[list[int]]) -> None:
+    """Say which trees a gradient that was thrown away came from; stop after too many in a row.
+
+    `trees` are those of each micro-batch of this rank.
+    """
+    micro_batches = zip(trees, step.sums, strict=True)
+    mine = [part for part, sums in micro_batches if not sums.isfinite().all()]
     found = parts.context.all_gather_object(mine)
-    suspects = sorted(index for rank in found for trees in rank for index in trees)
-    every = f"{state.next_index - share.global_batch} to {state.next_index - 1}"
+    suspects = sorted(index for rank in found for part in rank for index in part)
+    every = f"{state.next_index - parts.stream.share.global_batch} to {state.next_index - 1}"
     what = (
         f"step {state.step} ({'spike' if step.verdict == 'spike' else 'not finite'}): loss "
         f"{step.tally.loss:.4g}, gradient norm {step.outcome.grad_norm:.4g}, "

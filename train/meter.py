@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import torch
 
-from data_pipeline.packing import MicroBatch
 from train.objectives import Tally
+from train.stream import StepBatches
 from train.throughput import FlopCounter, peak_flops, peak_memory_mb
 from train.tracking import Line
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """How evenly work came to the ranks: sums over steps."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds of waiting for micro-batches to be assembled; mean over the ranks."""
+    imbalance_seconds: float = 0.0
+    """Seconds of each step times its imbalance."""
+    imbalance_strided_seconds: float = 0.0
+    """The same for the imbalance that strides would have had."""
+    dropped_events: int = 0
+    shortened_trees: int = 0
+    users: int = 0
+    """Different users of each step."""
+
+    @classmethod
+    def of(cls, taken: StepBatches, seconds: float, waited: float) -> Flow:
+        """Of one step that took so many seconds."""
+        return cls(
+            steps=1,
+            seconds=seconds,
+            waited=waited,
+            imbalance_seconds=seconds * taken.imbalance,
+            imbalance_strided_seconds=seconds * taken.imbalance_strided,
+            dropped_events=taken.dropped_events,
+            shortened_trees=taken.shortened_trees,
+            users=taken.users,
+        )
+
+    def __add__(self, other: Flow) -> Flow:
+        """Both together."""
+        names = Flow.__dataclass_fields__
+        sums = (a + b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return Flow(**dict(zip(names, sums, strict=True)))
+
+    def shares(self) -> Line:
+        """Share of the time spent waiting for data; means of imbalance, by time, and of users."""
+        seconds = self.seconds or 1.0
+        return {
+            "data_wait_share": self.waited / seconds,
+            "imbalance": self.imbalance_seconds / seconds,
+            "imbalance_strided": self.imbalance_strided_seconds / seconds,
+            "users_per_step": self.users / max(1, self.steps),
+        }
+
+    def summary(self) -> Line:
+        """The shares, and what trunks had no room for."""
+        shortened = {"trees": self.shortened_trees, "events": self.dropped_events}
+        return self.shares() | {"shortened_trunks": shortened}
+
+
 class Meter:
-    """Sums over steps; `line` reads them and starts again.
+    """Sums over steps; `line` reads them and starts again, `flow` is of all steps.
 
     Args:
         names: of the tasks, and of the supervised history: the tallies' columns of one corpus.
@@ -35,34 +88,37 @@ class Meter:
         self._device = device
         self._counter = counter
         self._peak = peak_flops(device)
+        self.flow = Flow()
         self._reset()
 
     def _reset(self) -> None:
         self._tally = Tally.zero(len(self._corpora) * len(self._names))
-        self._seconds = 0.0
         self._flops = 0.0
+        self._lately = Flow()
 
     def add(
-        self, tally: Tally, batches: Sequence[MicroBatch], seconds: float, *, applied: bool = True
+        self, tally: Tally, taken: StepBatches, seconds: float, waited: float, *, applied: bool
     ) -> None:
         """Count a step. One that was skipped took time and taught nothing.
 
         Args:
             tally: of all ranks.
-            batches: of this rank; the others' are taken to be as much work.
+            taken: by this rank; the others' micro-batches are taken to be as much work.
             seconds: from asking for the micro-batches to the end of the update.
+            waited: of these, for micro-batches to be assembled; mean over the ranks.
             applied: whether the update was made.
         """
-        self._seconds += seconds
+        flow = Flow.of(taken, seconds, waited)
+        self.flow, self._lately = self.flow + flow, self._lately + flow
         if not applied:
             return
         self._tally += tally
         if self._counter is not None and self._peak is not None:
-            self._flops += sum(map(self._counter.flops, batches))
+            self._flops += sum(map(self._counter.flops, taken.batches))
 
     def line(self, step: int, learning_rate: float, grad_norm: float, skipped: int) -> Line:
         """The line of metrics.jsonl for the steps since the last one."""
-        tally, seconds = self._tally, self._seconds
+        tally, seconds = self._tally, self._lately.seconds
         targets, tokens = int(tally.total("targets")), int(tally.total("tokens"))
         line: Line = {
             "step": step,
@@ -78,6 +134,7 @@ class Meter:
             "padding_share": 0.0,  # micro-batches are packed flat
             "memory_mb": peak_memory_mb(self._device),
             "skipped_steps": skipped,
+            **self._lately.shares(),
             "tasks": tally.per_task(self._names),
         }
         if len(self._corpora) > 1:

@@ -16,7 +16,9 @@ from data_pipeline.errors import DataError
 from data_pipeline.store import TokenStore
 from data_pipeline.tokenizer import TextEncoder
 from modeling.backbone import build_backbone, count_parameters, load_backbone
+from modeling.compilation import compile_layers
 from modeling.hf_folder import save_hf_folder
+from modeling.liger import liger_installed, use_liger_kernels
 from modeling.lora import add_lora, load_adapter, save_adapter
 from modeling.weights import resolve_weights
 from train.checkpoint import resolve_model_folder
@@ -78,6 +80,31 @@ def zero_settings(
         n_parameters=counts.total,
         n_trainable=counts.trainable,
     )
+
+
+def exchange_kernels(config: TrainConfig, engine: ZeroEngine, device: torch.device) -> None:
+    """Let the model compute with Liger's kernels and compiled layers where the config wants them.
+
+    Raises:
+        ConfigError: they cannot run here, or not with this architecture or ZeRO stage.
+        ValueError: Liger's kernels give other logits.
+    """
+    if config.resolve_liger(device.type, installed=liger_installed()):
+        known = use_liger_kernels(engine.module)
+        if not known and config.use_liger_kernel:
+            raise ConfigError(
+                "use_liger_kernel: true, but Liger has no kernels for this model's architecture. "
+                "Set it to false.",
+                keys=("use_liger_kernel",),
+            )
+    if config.torch_compile:
+        if engine.stage == 3:
+            raise ConfigError(
+                "torch_compile: true under ZeRO-3, which gathers weights inside the layers that "
+                "would be compiled. Set torch_compile=false, or deepspeed=zero2.",
+                keys=("torch_compile", "deepspeed"),
+            )
+        compile_layers(engine.module)
 
 
 def start_from(name_or_path: str) -> str:

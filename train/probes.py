@@ -19,7 +19,7 @@ from data_pipeline.packing import pack
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks import Task
 from data_pipeline.tree import Branch, Tree
-from modeling.scoring import label_logits
+from modeling.label_scores import label_logits
 from modeling.tree_attention import TreeLayout
 from train.proof import PROBES
 from train.sequences import SequenceData
@@ -92,7 +92,9 @@ def _branch_logits(model: nn.Module, tree: Tree, n_tasks: int) -> list[tuple[Bra
         model,
         torch.from_numpy(batch.tokens_T).to(device),
         torch.from_numpy(batch.positions_T).to(device),
-        TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths),
+        TreeLayout.from_arrays(
+            batch.trunk_lengths, batch.branch_counts, batch.branch_lengths, batch.attach_lengths
+        ),
         torch.from_numpy(positions_M).to(device),
     )
     split = torch.split(logits_MV.float().cpu(), counts)
@@ -102,7 +104,7 @@ def _branch_logits(model: nn.Module, tree: Tree, n_tasks: int) -> list[tuple[Bra
 def _probe(
     store: TokenStore, task: str, tree: Tree, branch: Branch, logits_mV: torch.Tensor
 ) -> dict[str, Any] | None:
-    tokens = [int(token) for token in (*tree.trunk, *branch.tokens)]
+    tokens = [int(token) for token in (*tree.before(branch), *branch.tokens)]
     text = store.encoder.decode(tokens)
     if not _reads_back(store, text, tokens):
         return None

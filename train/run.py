@@ -20,6 +20,7 @@ from pathlib import Path
 from train.build import build_run
 from train.config import TrainConfig, load_config
 from train.distributed import DistributedContext, init_distributed
+from train.distributed.cores import bind_cores_to_rank
 from train.errors import TrainingError
 from train.logs import set_up_logs
 from train.loop import train
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(arguments.config, arguments.overrides)
         load_plugins(config.plugins)
+        if config.bind_cores_to_rank:
+            bind_cores_to_rank()
         context = init_distributed(config.ddp_timeout)
         _prepare_folder(config, context)
         set_up_logs(Path(config.output_dir), context.rank)

@@ -57,13 +57,13 @@ def _entry(store: TokenStore, task: Task, found: tuple[Tree, Branch] | None) -> 
     if found is None:
         return entry
     tree, branch = found
-    prompt = [int(token) for token in (*tree.trunk, *branch.tokens)]
+    prompt = [int(token) for token in (*tree.before(branch), *branch.tokens)]
     prompt = prompt[: len(prompt) - len(branch.answer) + 1]
     entry["label_token_ids"] = [int(token) for token in branch.choices]
     entry["labels"] = [store.encoder.decode([c]).strip() for c in branch.choices.tolist()]
     entry["example"] = {
         "prompt": store.encoder.decode(prompt),
-        "trunk_tokens": len(tree.trunk),
+        "trunk_tokens": len(tree.before(branch)),
         "prompt_tokens": len(prompt),
         "answer": store.encoder.decode(branch.answer),
     }

@@ -33,7 +33,7 @@ from data_pipeline.files import atomic_write, fingerprint
 from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.store import TokenStore
 from data_pipeline.tree import Tree
-from modeling.scoring import score_continuations
+from modeling.continuations import score_continuations
 from train.progress import NoProgress, ProgressView
 from train.slates import SlateMaker
 
@@ -214,6 +214,7 @@ def _next_item_mixture(store: TokenStore, mixture: MixtureConfig, seed: int) -> 
         tasks={TASK: 1.0},
         store_weights=(),
         targets_per_tree=1,
+        moments_per_tree=1,
         history_loss_weight=0.0,
         history_title_weight=0.0,
     )

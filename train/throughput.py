@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from data_pipeline.balance import Cost
 from data_pipeline.packing import MicroBatch
 
 PEAK_BF16_FLOPS = {
@@ -35,19 +35,8 @@ PEAK_BF16_FLOPS = {
 that is not listed has no MFU: a guessed peak has misled other trainers by a factor of three."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlopCounter:
-    """Operations of forward and backward of a micro-batch.
-
-    Attributes:
-        per_token: of all weight matrices that every token passes.
-        per_label: of the output head, which runs at label positions only.
-        per_pair: of attention, for each query and key that sees it, over all layers.
-    """
-
-    per_token: float
-    per_label: float
-    per_pair: float
+class FlopCounter(Cost):
+    """Operations of forward and backward: rates of a model, as `Cost` has them."""
 
     @classmethod
     def of(cls, model: nn.Module) -> FlopCounter | None:

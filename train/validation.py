@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipeline.packing import MicroBatch, branches_of
 from data_pipeline.tree import Tree
-from modeling.scoring import choice_probabilities
+from modeling.label_scores import choice_probabilities
 from train.distributed import DistributedContext
 from train.objectives import Objective, Tally
 from train.objectives.label import logits_at_branches
@@ -87,7 +87,7 @@ class Validation:
             logits_BV, torch.from_numpy(batch.choice_tokens), torch.from_numpy(batch.choice_offsets)
         )
         shares = np.split(probabilities.cpu().numpy(), batch.choice_offsets[1:-1])
-        trunks = [tree.trunk for tree in trees for _ in tree.branches]
+        trunks = [tree.before(branch) for tree in trees for branch in tree.branches]
         rows = []
         for branch, trunk, share in zip(branches_of(trees), trunks, shares, strict=True):
             choices = [decode([token]) for token in branch.choices]

@@ -12,7 +12,7 @@ N_TASKS = 3
 MOMENT = Moment(user=0, start=0, cut=0, stop=0, time=0)
 
 
-def a_branch(rng: np.random.Generator) -> Branch:
+def a_branch(rng: np.random.Generator, trunk_tokens: int) -> Branch:
     n, m = int(rng.integers(1, 9)), int(rng.integers(1, 4))
     n = max(n, m)
     return Branch(
@@ -24,6 +24,7 @@ def a_branch(rng: np.random.Generator) -> Branch:
         choices=rng.integers(0, 99, int(rng.integers(0, 4))).astype(np.int32),
         question=Question(label=0),
         weight=float(rng.integers(1, 4)),
+        attach=int(rng.integers(0, trunk_tokens + 1)) if rng.random() < 0.5 else None,
     )
 
 
@@ -37,14 +38,15 @@ def a_tree(rng: np.random.Generator) -> Tree:
         weights=np.full(len(positions), 0.5, np.float32),
         targets=len(positions),
     )
-    branches = tuple(a_branch(rng) for _ in range(int(rng.integers(0, 5))))
+    branches = tuple(a_branch(rng, len(trunk)) for _ in range(int(rng.integers(0, 5))))
     return Tree(corpus=0, moment=MOMENT, trunk=trunk, branches=branches, trunk_labels=labels)
 
 
 def slow_pack(trees: list[Tree]) -> dict[str, list[float]]:
     """The same, one token at a time."""
     out: dict[str, list[float]] = {
-        name: [] for name in ("tokens", "positions", "label_at", "label", "weight", "task")
+        name: []
+        for name in ("tokens", "positions", "attach", "label_at", "label", "weight", "task")
     }
     history: list[tuple[float, ...]] = []
     for tree in trees:
@@ -60,7 +62,9 @@ def slow_pack(trees: list[Tree]) -> dict[str, list[float]]:
             history.append((base + position, token, weight, N_TASKS))
         for branch in tree.branches:
             out["tokens"] += branch.tokens.tolist()
-            out["positions"] += [len(tree.trunk) + i for i in range(len(branch.tokens))]
+            seen = len(tree.trunk) if branch.attach is None else branch.attach
+            out["attach"].append(seen)
+            out["positions"] += [seen + i for i in range(len(branch.tokens))]
             m = len(branch.answer)
             for i, token in enumerate(branch.answer.tolist()):
                 out["label_at"].append(len(out["tokens"]) - m + i)
@@ -96,6 +100,7 @@ def test_pack_equals_the_slow_reference(seed: int, n: int) -> None:
     batch, slow = pack(trees, N_TASKS), slow_pack(trees)
     assert batch.tokens_T.tolist() == slow["tokens"]
     assert batch.positions_T.tolist() == slow["positions"]
+    assert batch.attach_lengths.tolist() == slow["attach"]
     assert batch.label_positions_M.tolist() == slow["label_at"]
     assert batch.label_tokens_M.tolist() == slow["label"]
     assert batch.label_columns_M.tolist() == slow["task"]
@@ -119,6 +124,21 @@ def test_both_layouts_ask_for_the_same_labels_at_the_same_positions(seed: int) -
     assert packed.n_targets == single.n_targets
     assert packed.targets_K.tolist() == single.targets_K.tolist()
     assert (single.branch_counts <= 1).all()
+    with_branch = single.trunk_lengths[single.branch_counts == 1]
+    assert single.attach_lengths.tolist() == with_branch.tolist() == packed.attach_lengths.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_each_prompt_of_its_own_is_what_its_branch_sees(seed: int) -> None:
+    rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
+    tree = a_tree(rng)
+    single = pack([tree], N_TASKS, layout="L0")
+    lengths = np.zeros(len(single.trunk_lengths), np.int64)
+    lengths[single.branch_counts == 1] = single.branch_lengths
+    prompts = np.split(single.tokens_T, np.cumsum(single.trunk_lengths + lengths)[:-1])
+    made = [p.tolist() for p, n in zip(prompts, single.branch_counts, strict=True) if n]
+    assert made == [[*tree.trunk[: b.attach], *b.tokens] for b in tree.branches]
 
 
 def test_one_tree_is_far_shorter_than_its_prompts(tiny_store: TokenStore) -> None:

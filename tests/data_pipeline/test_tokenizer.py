@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_pipeline.errors import DataError
 from data_pipeline.tokenizer import TextEncoder, train_tokenizer
-from data_pipeline.verbalize import clean
+from data_pipeline.verbalize import DAY, GAPS_CUE, clean, since_text
 
 CORPUS = [
     "Questions about films.\nProfile: age low (24) | gender M\nHistory:\n",
@@ -123,6 +123,7 @@ def test_joined_pieces_equal_the_tokenizer(name: str, first: str, second: str, g
     pieces = [
         "Profile:", f" {genre}\n", "History:\n", "2 days |", f" {first} | {genre}", " | rated 4\n",
         "|", f" {second}", " | rated 4\n", "|", f" {first} | {genre}", " | rated 5\n",
+        GAPS_CUE, "now |", f" {second} | {genre}", " | rated 4\n", since_text(3 * DAY),
         "Which one?\n", "A:", f" {second}\n", "B:", f" {first}\n", "Query:", f" {genre}\n",
         "Taste:", f" {genre} | {second}\n", "Text:", f" likes {first}", f" | likes {genre}",
         " | rates high\n", "Answer:", " Yes",

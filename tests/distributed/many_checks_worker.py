@@ -20,6 +20,7 @@ from deepspeed.utils import safe_get_full_grad  # noqa: TID251
 from peft import PeftModel
 from torch import nn
 
+from data_pipeline.balance import Cost
 from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.packing import pack
 from data_pipeline.store import TokenStore
@@ -27,6 +28,7 @@ from modeling.backbone import build_backbone, load_backbone
 from modeling.hf_folder import save_hf_folder
 from modeling.lora import add_lora, save_adapter
 from modeling.shape import ModelShape
+from train.assembly import Assembler
 from train.checkpoint import CheckpointFolder, TrainerState
 from train.distributed import DistributedContext, init_distributed
 from train.distributed.zero import ZeroEngine, initialize, partitioned_loading
@@ -100,7 +102,7 @@ class Bench:
         values: dict[str, Any] = {
             "engine": engine,
             "objective": self.objective,
-            "stream": BatchStream(self.mixture, self.pack, share, prefetch=0),
+            "stream": self.stream(share),
             "schedule": Schedule(name="constant", peak=1e-3, warmup_steps=0, total_steps=9),
             "guard": LossGuard(factor=0.0, window=5, limit=3),
             "meter": Meter(("",) * self.objective.n_columns, self.context.device),
@@ -117,8 +119,18 @@ class Bench:
         }
         return Parts(**(values | changes))
 
+    def stream(self, share: Share, *, balance: bool = True) -> BatchStream:
+        return BatchStream(
+            [Assembler(self.mixture, self.pack)],
+            share,
+            cost=Cost(per_token=1.0, per_pair=0.01, per_label=10.0),
+            balance=balance,
+            sum_over_ranks=self.context.all_reduce_sum,
+            prefetch=0,
+        )
+
     def step(self, parts: Parts, number: int) -> Any:
-        batches = parts.stream.take(number)
+        batches = parts.stream.take(number).batches
         weight = sum(map(parts.objective.weight, batches))
         total = self.context.all_reduce_sum(np.array([weight]))[0]
         return train_step(parts, number, batches, float(total), 1e-3)
@@ -175,6 +187,23 @@ def check_losses(bench: Bench) -> dict[str, list[float]]:
         parts = bench.parts(engine)
         found[f"stage {stage}"] = [bench.step(parts, number).tally.loss for number in range(4)]
         engine.close()
+    return found
+
+
+def check_balance(bench: Bench) -> dict[str, Any]:
+    """Dealt by cost and by stride: the same trees and gradient, in other micro-batches."""
+    found: dict[str, Any] = {}
+    kept: dict[bool, dict[str, torch.Tensor]] = {}
+    for balance in (True, False):
+        engine = bench.engine(2, 2, clip=0.0)
+        stream = bench.stream(bench.parts(engine, 2).stream.share, balance=balance)
+        with gradients_kept(engine, kept.setdefault(balance, {})):
+            bench.step(bench.parts(engine, 2, stream=stream), 0)
+        taken = stream.take(0)
+        found[f"trees, {balance}"] = bench.context.all_gather_object(taken.trees)
+        found[f"imbalance, {balance}"] = bench.context.all_gather_object(taken.imbalance)
+        engine.close()
+    found["worst"] = max(float((kept[True][n] - kept[False][n]).abs().max()) for n in kept[True])
     return found
 
 
@@ -348,6 +377,7 @@ CHECKS = (
     check_context,
     check_gradients,
     check_losses,
+    check_balance,
     check_skipping,
     check_full_state,
     check_zero3_pretrained_and_lora,

@@ -60,6 +60,7 @@ def run(tiny_store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "stores": f"[{tiny_store.folder}, {other.folder}]",
         "mixture": MIXTURE,
         "min_users_per_step": 4,
+        "dataloader_num_workers": 1,
         "plugins": f"[{base / 'odd_row.py'}]",
     }
     (base / "odd_row.py").write_text(PLUGIN)
@@ -78,6 +79,8 @@ def test_plan_minus_consumed_is_nothing(run: Path) -> None:
     assert plan_minus_consumed(run, advance=advanced.append) == 0
     assert sum(advanced) == 6 * 8
     summary = json.loads((run / "summary.json").read_text())
+    assert 1 <= summary["imbalance"] < summary["imbalance_strided"]
+    assert 0 <= summary["data_wait_share"] < 1
     assert list(summary["consumed"]) == ["tiny", "tiny (2)"]
     rows = [row for tasks in summary["consumed"].values() for row in tasks.values()]
     for what in ("targets", "tokens"):

@@ -60,6 +60,17 @@ def test_losses_agree_over_stages_and_processes(one: dict[str, Any], two: dict[s
             assert results["losses"][f"stage {stage}"] == pytest.approx(reference, rel=1e-6)
 
 
+def test_balance_moves_trees_between_ranks_and_not_the_gradient(two: dict[str, Any]) -> None:
+    found = two["balance"]
+    assert found["trees, False"] == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+    assert found["trees, True"] != found["trees, False"]
+    dealt = [tree for parts in found["trees, True"] for part in parts for tree in part]
+    assert sorted(dealt) == list(range(8))
+    assert found["worst"] <= 1e-6
+    (even, also), (plain, _) = found["imbalance, True"], found["imbalance, False"]
+    assert even == also < plain
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("what", ["not finite", "spike"])
 def test_a_bad_step_of_one_rank_moves_no_weights_and_the_next_step_counts(

@@ -36,7 +36,8 @@ def test_every_block_is_a_mixture_of_two_stores(
     # Past actions are supervised where they differ in one token: the tiny store has ratings only.
     store = tiny_store if config.mixture.history_loss_weight else rich_store
     mixture = Mixture([store, store], config.mixture, seed=config.seed)
-    assert mixture[0].branches
+    assert bool(mixture[0].branches) == bool(config.mixture.moments_per_tree)
+    assert mixture[0].branches or mixture[0].trunk_labels.targets
     assert {mixture[index].corpus for index in range(20)} == {0, 1}
 
 
@@ -71,3 +72,22 @@ def test_caps_and_stages_are_as_long_as_is_said(tmp_path: Path) -> None:
     assert stage.until_tree == 500 * config.global_batch_size
     assert config.mixture.limits(stage.until_tree - 1) == (20, 1024)
     assert config.mixture.limits(stage.until_tree) == (200, 8192)
+
+
+def test_layouts_are_those_of_the_table(tmp_path: Path, tiny_store: TokenStore) -> None:
+    rows = re.findall(r"^\| (L1|L2|tree): [^|]+\| (\d)[^|]*\| (0|above 0) \|$", TEXT, re.MULTILINE)
+    assert [layout for layout, _, _ in rows] == ["L1", "L2", "tree"]
+    for layout, moments, weight in rows:
+        settings = {
+            "moments_per_tree": int(moments),
+            "ages": "gaps",
+            "history_loss_weight": 0.3 if weight == "above 0" else 0,
+        }
+        config = loaded(tmp_path, yaml.safe_dump({"mixture": settings}))
+        assert config.attn_layout == "L2"
+        mixture = Mixture([tiny_store], config.mixture, seed=0)
+        trees = [mixture[index] for index in range(20)]
+        places = [branch.attach for tree in trees for branch in tree.branches]
+        assert bool(places) == (layout != "L1")
+        assert any(place is not None for place in places) == (layout == "tree")
+        assert any(tree.trunk_labels.targets for tree in trees) == (layout != "L2")

@@ -20,14 +20,14 @@ from transformers import (
 )
 
 from modeling.backbone import (
-    Fp32Head,
     build_backbone,
     check_architecture,
     count_parameters,
     load_backbone,
 )
+from modeling.head import Fp32Head
 from modeling.hf_folder import save_hf_folder
-from modeling.scoring import label_logits
+from modeling.label_scores import label_logits
 from modeling.shape import ModelShape
 from modeling.tree_attention import TREE_ATTENTION, TreeLayout
 

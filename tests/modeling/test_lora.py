@@ -8,8 +8,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from modeling.backbone import Fp32Head, build_backbone
+from modeling.backbone import build_backbone
 from modeling.exactness import packing_differences
+from modeling.head import Fp32Head
 from modeling.hf_folder import save_hf_folder
 from modeling.lora import (
     WEIGHTS_FILE,

@@ -443,6 +443,18 @@ def test_lora_is_filled_in_and_stays_so_when_saved(recipe: Path) -> None:
     assert load_config(recipe) == chosen
 
 
+def test_liger_runs_where_it_can_and_says_where_it_cannot() -> None:
+    assert config().resolve_liger("cuda", installed=True)
+    assert not config().resolve_liger("cuda", installed=False)
+    assert not config().resolve_liger("cpu", installed=True)
+    assert not config(use_liger_kernel=False).resolve_liger("cuda", installed=True)
+    assert config(use_liger_kernel=True).resolve_liger("cuda", installed=True)
+    with pytest.raises(ConfigError, match=r"brewhouse\[liger\]"):
+        config(use_liger_kernel=True).resolve_liger("cuda", installed=False)
+    with pytest.raises(ConfigError, match="computes on cpu"):
+        config(use_liger_kernel=True).resolve_liger("cpu", installed=True)
+
+
 def test_precision_follows_the_device(caplog: pytest.LogCaptureFixture) -> None:
     assert config().resolve_bf16("cuda", supported=True) is True
     assert config().resolve_bf16("cuda", supported=False) is False

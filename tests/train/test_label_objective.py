@@ -1,5 +1,6 @@
 """The label objective against torch's own cross entropy, and its two normalisations."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import train.objectives.label as label
 from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.packing import MicroBatch, pack
 from data_pipeline.store import TokenStore
+from modeling import linear_cross_entropy
 from modeling.backbone import build_backbone
 from modeling.exactness import KeepDouble
+from modeling.head import Fp32Head
 from modeling.shape import ModelShape
 from train.objectives import LabelObjective, Tally
 
@@ -31,6 +33,7 @@ def batch_of(rng: np.random.Generator) -> MicroBatch:
         trunk_lengths=np.array([40]),
         branch_counts=np.array([0]),
         branch_lengths=np.array([], np.int64),
+        attach_lengths=np.array([], np.int64),
         label_positions_M=positions,
         label_tokens_M=np.array([7, 9, 20, 21, 22, 30, 31]),
         label_weights_M=np.array([1, 2, 1 / 3, 1 / 3, 1 / 3, 0.5, 0], np.float32),
@@ -44,15 +47,19 @@ def batch_of(rng: np.random.Generator) -> MicroBatch:
 
 
 class Logits(nn.Module):
-    """A model whose logits are a parameter, one row per label."""
+    """A model whose logits are a parameter, one row per label, with or without a head of ours."""
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, *, fused: bool = True) -> None:
         super().__init__()
         self.rows_MV = nn.Parameter(rows)
+        if fused:
+            self.head = Fp32Head(VOCABULARY, VOCABULARY, bias=False, dtype=rows.dtype)
+            nn.init.eye_(self.head.weight)
 
     def forward(self, tree_layout: Any, **kwargs: Any) -> Any:
-        tree_layout._state.uses += 1  # what an attention layer does
-        return SimpleNamespace(logits=self.rows_MV[None])
+        tree_layout.state.uses += 1  # what an attention layer does
+        head = getattr(self, "head", nn.Identity())
+        return SimpleNamespace(logits=head(self.rows_MV[None]))
 
 
 @pytest.fixture(params=[torch.float32, torch.float64])
@@ -76,13 +83,12 @@ def naive(rows_MV: Tensor, batch: MicroBatch, *, restricted: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("restricted", [False, True])
-@pytest.mark.parametrize("chunk", [1, 150, 10**6])
+@pytest.mark.parametrize("fused", [False, True])
 def test_losses_and_gradients_equal_the_naive_ones(
-    rows: Tensor, restricted: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+    rows: Tensor, restricted: bool, fused: bool
 ) -> None:
-    monkeypatch.setattr(label, "_CHUNK_ELEMENTS", chunk)
     batch = batch_of(np.random.Generator(np.random.Philox(key=[1, 0])))
-    model = Logits(rows.clone())
+    model = Logits(rows.clone(), fused=fused)
     objective = LabelObjective(
         N_TASKS, label_loss="label_tokens" if restricted else "full_vocabulary"
     )
@@ -124,6 +130,20 @@ def test_mass_and_accuracy_are_of_the_questions_with_choices(rows: Tensor) -> No
     assert "accuracy" not in tasks["title"]
 
 
+def test_training_over_choices_estimates_the_label_mass_from_every_eighth_question(
+    rows: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "MASS_STRIDE", 2)
+    batch = batch_of(np.random.Generator(np.random.Philox(key=[1, 0])))
+    objective = LabelObjective(N_TASKS, label_loss="label_tokens")
+    mass = [float(rows[0].softmax(0)[[7, 8]].sum()), float(rows[1].softmax(0)[[8, 9, 10]].sum())]
+    trained = Tally(objective(Logits(rows), batch).sums.numpy())
+    assert trained.row("mass").tolist() == pytest.approx([mass[0], mass[0], 0, 0], rel=1e-5)
+    with torch.no_grad():
+        scored = Tally(objective(Logits(rows), batch).sums.numpy())
+    assert scored.row("mass").tolist() == pytest.approx([*mass, 0, 0], rel=1e-5)
+
+
 def test_no_gradient_buffer_without_gradients(rows: Tensor) -> None:
     with torch.no_grad():
         output = LabelObjective(N_TASKS)(
@@ -146,8 +166,16 @@ SHAPE = ModelShape(
 )
 
 
-def test_layouts_l0_and_l2_give_equal_losses_and_gradients_in_fp64(tiny_store: TokenStore) -> None:
-    mixture = Mixture([tiny_store], MixtureConfig(history_loss_weight=0.3), seed=5)
+L2 = MixtureConfig(history_loss_weight=0.3)
+L1 = replace(L2, moments_per_tree=0, ages="gaps")
+TREE = replace(L2, moments_per_tree=5, ages="gaps")
+
+
+@pytest.mark.parametrize("config", [L1, L2, TREE], ids=["L1", "L2", "tree"])
+def test_one_prompt_per_branch_gives_equal_losses_and_gradients_in_fp64(
+    tiny_store: TokenStore, config: MixtureConfig
+) -> None:
+    mixture = Mixture([tiny_store], config, seed=5)
     n_tasks = len(mixture.tasks)
     objective = LabelObjective(n_tasks)
     trees = [mixture[index] for index in range(3)]
@@ -166,3 +194,34 @@ def test_layouts_l0_and_l2_give_equal_losses_and_gradients_in_fp64(tiny_store: T
     assert len(gradients0) == len(gradients2) > 20
     for one, other in zip(gradients0, gradients2, strict=True):
         assert (one - other).abs().max() < 1e-9
+
+
+def test_a_supervised_history_equals_one_prompt_per_past_action_in_fp64(
+    tiny_store: TokenStore,
+) -> None:
+    mixture = Mixture([tiny_store], L1, seed=5)
+    n_tasks = len(mixture.tasks)
+    tree = mixture[0]
+    labels = tree.trunk_labels
+    prompts = [
+        replace(
+            tree,
+            trunk=tree.trunk[: place + 1],
+            trunk_labels=replace(
+                labels,
+                positions=labels.positions[i : i + 1],
+                tokens=labels.tokens[i : i + 1],
+                weights=labels.weights[i : i + 1],
+                targets=1,
+            ),
+        )
+        for i, place in enumerate(labels.positions)
+    ]
+    assert len(prompts) > 3
+    model = build_backbone(SHAPE, vocab_size=tiny_store.card.vocab_size, seed=0).double()
+    with KeepDouble():
+        whole, single = (
+            LabelObjective(n_tasks)(model, pack(trees, n_tasks)) for trees in ([tree], prompts)
+        )
+    assert whole.loss.item() == pytest.approx(single.loss.item(), rel=1e-12)
+    assert Tally(whole.sums.numpy()).total("targets") == len(prompts)

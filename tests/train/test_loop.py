@@ -1,13 +1,10 @@
-"""The loop without processes: shares of the stream, guards, skipped steps, stopping, the log."""
+"""The loop without processes: guards, skipped steps, stopping, the log."""
 
 import json
 import math
 import os
 import signal
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from data_pipeline.balance import Cost
 from data_pipeline.packing import MicroBatch, pack
 from data_pipeline.tree import NOBODY, Branch, Question, Tree
+from train.assembly import Assembler
 from train.checkpoint import TrainerState
 from train.distributed import DistributedContext
 from train.distributed.zero import StepOutcome
@@ -59,60 +58,10 @@ class Endless:
         return tree(index)
 
 
-def stream(rank: int, world_size: int, size: int, micro: int, prefetch: int = 0) -> BatchStream:
-    share = Share(rank=rank, world_size=world_size, trees_per_micro_batch=size, micro_batches=micro)
-    return BatchStream(Endless(), partial(pack, n_tasks=2), share, prefetch=prefetch)
-
-
-SPLITS = [(1, 8, 1), (1, 2, 4), (2, 4, 1), (2, 1, 4), (4, 2, 1), (8, 1, 1)]
-
-
-@pytest.mark.parametrize(("world_size", "size", "micro"), SPLITS)
-def test_a_step_has_the_same_targets_on_any_number_of_ranks(
-    world_size: int, size: int, micro: int
-) -> None:
-    for step in (0, 7):
-        seen: Counter[int] = Counter()
-        for rank in range(world_size):
-            batches = stream(rank, world_size, size, micro).take(step)
-            assert [batch.n_trees for batch in batches] == [size] * micro
-            seen.update(int(token) for batch in batches for token in batch.label_tokens_M)
-        assert seen == Counter(range(step * 8, step * 8 + 8))
-
-
-def test_prefetched_batches_are_the_ones_asked_for() -> None:
-    ahead, plain = stream(1, 2, 2, 2, prefetch=3), stream(1, 2, 2, 2)
-    for step in (0, 1, 2, 10, 11, 3):  # jumps as a resume does
-        tokens = [batch.label_tokens_M.tolist() for batch in ahead.take(step)]
-        assert tokens == [batch.label_tokens_M.tolist() for batch in plain.take(step)]
-    ahead.close()
-
-
-def test_the_next_step_is_assembled_in_a_thread_meanwhile() -> None:
-    trees, threads = Endless(), set()
-
-    def packing(part: Sequence[Tree]) -> MicroBatch:
-        threads.add(threading.current_thread().name)
-        return pack(part, 2)
-
-    share = Share(rank=0, world_size=1, trees_per_micro_batch=2, micro_batches=1)
-    ahead = BatchStream(trees, packing, share, prefetch=2)
-    ahead.take(0)
-    deadline = time.monotonic() + 5
-    while trees.asked != [0, 1, 2, 3, 4, 5] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert trees.asked == [0, 1, 2, 3, 4, 5]
-    assert all(name.startswith("assemble") for name in threads)
-    ahead.close()
-
-
-def test_an_error_in_the_thread_reaches_the_loop() -> None:
-    def broken(part: Sequence[Tree]) -> MicroBatch:
-        raise ValueError("this tree is bad")
-
-    share = Share(rank=0, world_size=1, trees_per_micro_batch=1, micro_batches=1)
-    with pytest.raises(ValueError, match="this tree is bad"):
-        BatchStream(Endless(), broken, share, prefetch=2).take(0)
+def stream(trees: Endless) -> BatchStream:
+    """Of one rank with two micro-batches of two trees."""
+    share = Share(rank=0, world_size=1, trees_per_micro_batch=2, micro_batches=2)
+    return BatchStream([Assembler(trees, partial(pack, n_tasks=2))], share, cost=Cost(1.0))
 
 
 def test_a_spike_is_measured_against_the_median_of_a_full_window() -> None:
@@ -164,7 +113,7 @@ class FakeEngine:
 
 
 class FakeObjective:
-    """Loss = weight parameter x a number that the first tree's index decides."""
+    """Loss = weight parameter x the mean of a number that each tree's index decides."""
 
     n_columns = 3
 
@@ -175,8 +124,8 @@ class FakeObjective:
         return float(batch.label_weights_M.sum())
 
     def __call__(self, model: nn.Module, batch: MicroBatch) -> ObjectiveOutput:
-        index = int(batch.label_tokens_M[0])
-        loss = cast(nn.Linear, model).weight.sum() * self.number(index) * self.weight(batch)
+        number = sum(map(self.number, batch.label_tokens_M.tolist())) / batch.n_trees
+        loss = cast(nn.Linear, model).weight.sum() * number * self.weight(batch)
         sums = torch.zeros(len(ROWS), 3, dtype=torch.float64)
         sums[ROWS.index("loss"), 0] = loss.item()
         sums[ROWS.index("weight"), 0] = self.weight(batch)
@@ -191,6 +140,7 @@ class Fixture:
     def __init__(self, folder: Path, *, steps: int = 6, **changes: Any) -> None:
         self.folder = folder
         self.engine = FakeEngine()
+        self.trees = Endless()
         self.saved: list[int] = []
         self.evaluated: list[int] = []
         context = DistributedContext()
@@ -198,7 +148,7 @@ class Fixture:
         values: dict[str, Any] = {
             "engine": self.engine,
             "objective": FakeObjective(changes.pop("number", lambda index: 1.0)),
-            "stream": stream(0, 1, 2, 2, prefetch=1),
+            "stream": stream(self.trees),
             "schedule": Schedule(name="linear", peak=1.0, warmup_steps=0, total_steps=steps),
             "guard": self.guard,
             "meter": Meter(("a", "b", "history"), context.device),
@@ -236,6 +186,8 @@ def test_the_loop_logs_evaluates_and_saves_when_it_is_due(tmp_path: Path) -> Non
     assert lines[0]["learning_rate"] == pytest.approx(0.8)
     assert lines[0]["grad_norm"] == pytest.approx(1.0)  # the mean of the targets' gradients
     assert "mfu" not in lines[0]  # nobody knows this device's peak
+    assert 0 <= lines[0]["data_wait_share"] < 1
+    assert lines[0]["imbalance"] == lines[0]["imbalance_strided"] == 1.0  # one rank waits for none
     needed = {"targets_per_s", "tokens_per_s", "padding_share", "memory_mb", "seconds"}
     assert needed <= set(lines[0])
 
@@ -244,8 +196,7 @@ def test_the_loop_goes_on_where_the_state_says(tmp_path: Path) -> None:
     run, state = Fixture(tmp_path), TrainerState(step=5, next_index=20)
     train(run.parts, state)
     assert run.engine.rates == pytest.approx([0.0])
-    trees = cast(Endless, run.parts.stream._trees)
-    assert trees.asked[:4] == [20, 21, 22, 23]
+    assert run.trees.asked[:4] == [20, 21, 22, 23]
 
 
 def test_a_loss_that_is_not_finite_is_skipped(
@@ -256,8 +207,9 @@ def test_a_loss_that_is_not_finite_is_skipped(
     train(run.parts, state)
     assert state.skipped_steps == 1
     assert run.engine.module.weight.isfinite().all()
-    # Step 2 holds trees 4 to 7 in two micro-batches; only the one with tree 6 is suspect.
-    assert "skipped step 2 (not finite): loss nan, gradient norm nan, trees 6, 7" in caplog.text
+    # Step 2 holds trees 4 to 7 in two micro-batches, dealt as 4, 7 and 5, 6 for they cost the same;
+    # only the one with tree 6 is suspect.
+    assert "skipped step 2 (not finite): loss nan, gradient norm nan, trees 5, 6\n" in caplog.text
     first = run.lines()[0]
     assert first["skipped_steps"] == 1
     assert first["loss"] == pytest.approx(1.0, abs=0.02)  # of the step that counted

@@ -13,7 +13,7 @@ from tiny_run import MIXTURE, SHAPE
 from transformers import PreTrainedModel
 
 from data_pipeline.build import compile_store
-from data_pipeline.mixture import Mixture
+from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tree import Ids, Tree
@@ -225,3 +225,14 @@ def test_slates_prefer_what_like_minded_users_met(tiny_store: TokenStore) -> Non
 def test_a_slate_larger_than_the_catalog_is_refused(tiny_store: TokenStore) -> None:
     with pytest.raises(ValueError, match=r"slate of 500 items cannot be filled.*slate_size <= "):
         SlateMaker(tiny_store, size=500, neighbour_share=0.5, seed=0)
+
+
+@pytest.mark.parametrize("moments", [0, 5])
+def test_a_teacher_is_asked_where_histories_end_wherever_it_was_trained(
+    tiny_store: TokenStore, moments: int
+) -> None:
+    trained = MixtureConfig(moments_per_tree=moments, ages="gaps", history_loss_weight=1.0)
+    asked = teacher_cache._next_item_mixture(tiny_store, trained, seed=0)
+    tree = next(asked[i] for i in range(50) if asked[i].moment.cut > asked[i].moment.start)
+    assert [branch.attach for branch in tree.branches] == [None]
+    assert "Time since the last one" in tiny_store.encoder.decode(tree.trunk)

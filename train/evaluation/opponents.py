@@ -129,7 +129,13 @@ def _training_questions(
         names = {t.name: 1.0 for t in tasks if t.kind == kind and t.tier == "T1"}
         if any(applicable(t, store) is None for t in tasks if t.name in names):
             # Only questions are read, and a store of one action has no past ones to supervise.
-            alone = replace(mixture, tasks=names, store_weights=(), history_loss_weight=0.0)
+            alone = replace(
+                mixture,
+                tasks=names,
+                store_weights=(),
+                moments_per_tree=1,
+                history_loss_weight=0.0,
+            )
             drawn = Mixture([store], alone, seed=seed)
             asked |= collect((drawn[index] for index in range(trees)), drawn.tasks)
     return asked

@@ -4,25 +4,27 @@ Label and choice tasks: probabilities of the answer tokens at the answer cue, fr
 Title tasks: the place of the right item among all known items that are not in the history, ranked
 by log p(title | prompt). Text tasks: what the model writes, greedily. Nothing is sampled.
 
-Shapes: T tokens, M label positions, V vocabulary, N items of the catalog.
+Trees of one micro-batch share what their trunks have in common, and titles are read behind a prompt
+that was read once (`modeling.scoring`). Every micro-batch begins with an empty cache, so that its
+scores do not depend on those that its rank answered before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 import torch
 
-from data_pipeline.packing import pack
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from data_pipeline.tree import Branch, Ids, Tree
-from modeling.scoring import choice_probabilities, label_logits, score_continuations
-from modeling.tree_attention import TreeLayout
+from modeling.continuations import score_continuations
+from modeling.scoring import Branch as ScoredBranch
+from modeling.scoring import Request, Scorer
 from train.distributed import DistributedContext
 from train.evaluation.baselines.base import seen_items
 from train.evaluation.config import MAX_NEW_TOKENS
@@ -31,6 +33,9 @@ from train.evaluation.scores import TargetScores
 from train.evaluation.texts import answered_by_text, write_texts
 from train.evaluation.titles import place_of_title
 from train.progress import show_progress
+
+CACHE_BYTES = 1 << 30
+"""Of trunks that trees of one micro-batch share."""
 
 Key = tuple[int, int]
 """(tree, branch) of a target"""
@@ -70,7 +75,7 @@ def predict(
         description: shown with the progress.
 
     Raises:
-        ValueError: a probability is not finite.
+        ValueError: logits are not finite, or a prompt is longer than the model's context.
         RuntimeError: a target was scored twice or not at all.
     """
     was_training = model.training
@@ -80,10 +85,12 @@ def predict(
     catalog_tokens = int(store.title_lengths_N[store.statistics.known_items].sum())
     work = [_n_tokens(tree) + catalog_tokens * _has_title(tree) for tree in trees]
     total = sum(work[number] for numbers in mine for number in numbers)
+    scorer = Scorer(model, cache_bytes=CACHE_BYTES, max_tokens=max_tokens)
     progress = show_progress(total, f"{description}, tokens", silent=not context.is_main)
     answers: dict[Key, _Answer] = {}
     for numbers in mine:
-        answers.update(_answer_batch(model, trees, numbers, tasks, store, context, max_tokens))
+        scorer.cache.clear()
+        answers.update(_answer_batch(scorer, trees, numbers, tasks, store))
         progress.advance(sum(work[number] for number in numbers))
     progress.close()
     model.train(was_training)
@@ -94,17 +101,19 @@ def predict(
 def _batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[int]]:
     """Consecutive trees up to `max_tokens` tokens together; at least one, one alone with a title.
 
-    A title is ranked among the whole catalog, which is as much work as a micro-batch.
+    A title is ranked among the whole catalog, which is as much work as a micro-batch. A trunk that
+    the tree before has as well is not read again.
     """
     numbers: list[int] = []
     used = 0
     for number, tree in enumerate(trees):
         size = max_tokens if _has_title(tree) else _n_tokens(tree)
-        if numbers and used + size > max_tokens:
+        shared = bool(numbers) and np.array_equal(tree.trunk, trees[numbers[-1]].trunk)
+        if numbers and used + size - shared * len(tree.trunk) > max_tokens:
             yield numbers
-            numbers, used = [], 0
+            numbers, used, shared = [], 0, False
         numbers.append(number)
-        used += size
+        used += size - shared * len(tree.trunk)
     if numbers:
         yield numbers
 
@@ -121,28 +130,26 @@ def _n_tokens(tree: Tree) -> int:
 
 
 def _answer_batch(
-    model: torch.nn.Module,
+    scorer: Scorer,
     trees: Sequence[Tree],
     numbers: list[int],
     tasks: Sequence[Task],
     store: TokenStore,
-    context: DistributedContext,
-    max_tokens: int,
 ) -> dict[Key, _Answer]:
-    """Write what is to be written, score the rest."""
+    """Choose what offers choices, write what is to be written, rank what is a title."""
+    chosen: list[Key] = []
     written: list[Key] = []
-    scored: list[Key] = []
+    titles: list[Key] = []
     for number in numbers:
         for place, branch in enumerate(trees[number].branches):
-            (written if branch.question.text else scored).append((number, place))
-    prompts = [
-        np.concatenate([trees[number].trunk, _prompt(trees[number].branches[place])])
-        for number, place in written
-    ]
-    texts = write_texts(model, store, prompts, max_tokens)
+            kind = written if branch.question.text else chosen if len(branch.choices) else titles
+            kind.append((number, place))
+    prompts = [_whole_prompt(trees[number], place) for number, place in written]
+    texts = write_texts(scorer.model, store, prompts, scorer.max_tokens)
     answers = {key: _Answer(text=text) for key, text in zip(written, texts, strict=True)}
-    if scored:
-        answers |= _score_batch(model, trees, scored, tasks, store, context, max_tokens)
+    answers |= _choose(scorer, trees, chosen, tasks)
+    for number, place in titles:
+        answers[number, place] = _Answer(place=_place(scorer, trees[number], place, store))
     return answers
 
 
@@ -151,69 +158,33 @@ def _prompt(branch: Branch) -> Ids:
     return branch.tokens[: len(branch.tokens) - len(branch.answer) + 1]
 
 
-def _score_batch(
-    model: torch.nn.Module,
-    all_trees: Sequence[Tree],
-    keys: list[Key],
-    tasks: Sequence[Task],
-    store: TokenStore,
-    context: DistributedContext,
-    max_tokens: int,
+def _whole_prompt(tree: Tree, place: int) -> Ids:
+    return np.concatenate([tree.trunk, _prompt(tree.branches[place])])
+
+
+def _choose(
+    scorer: Scorer, trees: Sequence[Tree], keys: Sequence[Key], tasks: Sequence[Task]
 ) -> dict[Key, _Answer]:
-    # Labels come in the order of the branches; the supervised history behind them is not asked.
-    trees = [
-        replace(all_trees[n], branches=tuple(all_trees[n].branches[b] for _, b in group))
-        for n, group in groupby(keys, key=itemgetter(0))
-    ]
-    batch = pack(trees, len(tasks))
-    layout = TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths)
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, device=context.device)
-
-    branches = [branch for tree in trees for branch in tree.branches]
-    ends = np.cumsum([len(branch.answer) for branch in branches])
-    places_M = batch.label_positions_M[: ends[-1] if len(ends) else 0]
-    logits_MV = label_logits(
-        model, tensor(batch.tokens_T), tensor(batch.positions_T), layout, tensor(places_M)
-    )
-    firsts = ends - [len(branch.answer) for branch in branches]
-    probabilities, mass = choice_probabilities(
-        logits_MV[tensor(firsts)], tensor(batch.choice_tokens), tensor(batch.choice_offsets)
-    )
-    p_C, mass_B = probabilities.cpu().numpy(), mass.cpu().numpy()
-    if not (np.isfinite(p_C).all() and np.isfinite(mass_B).all()):
-        numbers = sorted({number for number, _ in keys})
-        raise ValueError(
-            f"the model gave a probability that is not finite, in trees {numbers}: the run "
-            "diverged or its weights are damaged; evaluate an earlier checkpoint"
-        )
-    answers = {}
-    owners = [tree for tree in trees for _ in tree.branches]
-    for row, (key, branch, tree) in enumerate(zip(keys, branches, owners, strict=True)):
-        if len(branch.choices):
-            own = slice(batch.choice_offsets[row], batch.choice_offsets[row + 1])
-            answers[key] = _Answer(tuple(p_C[own].tolist()), float(mass_B[row]))
-        else:
-            label_logits_mV = logits_MV[firsts[row] : ends[row]]
-            place = _place(model, tree, branch, label_logits_mV, store, max_tokens)
-            answers[key] = _Answer(place=place)
-    return answers
+    """Probabilities of what each branch offers."""
+    requests = []
+    for number, group in groupby(keys, key=itemgetter(0)):
+        branches = [trees[number].branches[place] for _, place in group]
+        asked = [
+            ScoredBranch(_prompt(b), b.choices, f"{tasks[b.task].name} about {b.subject}")
+            for b in branches
+        ]
+        requests.append(Request(trees[number].trunk, asked, f"tree {number}"))
+    scores = [score for scores in scorer.score(requests) for score in scores]
+    return {
+        key: _Answer(tuple(score.probabilities_C.tolist()), score.label_mass)
+        for key, score in zip(keys, scores, strict=True)
+    }
 
 
-def _place(
-    model: torch.nn.Module,
-    tree: Tree,
-    branch: Branch,
-    logits_mV: torch.Tensor,
-    store: TokenStore,
-    max_tokens: int,
-) -> Place:
+def _place(scorer: Scorer, tree: Tree, place: int, store: TokenStore) -> Place:
     """Where the right item stands among the catalog without the history, by likelihood."""
+    branch = tree.branches[place]
     right = branch.question.label
-    log_p_mV = logits_mV.double().log_softmax(-1)
-    answer = torch.as_tensor(branch.answer.astype(np.int64), device=log_p_mV.device)
-    right_score = float(log_p_mV.gather(1, answer[:, None]).sum())
     catalog = np.setdiff1d(
         store.statistics.known_items,
         seen_items(store, Asked(tree.moment, branch.subject, branch.question)),
@@ -221,16 +192,13 @@ def _place(
     if right not in catalog:
         # Never learned of, or already met: it cannot be recommended.
         return Place(len(catalog), 0, len(catalog))
-    titles = [tuple(store.title_tokens(int(item)).tolist()) for item in catalog]
-    first_N = torch.tensor([title[0] for title in titles], device=log_p_mV.device)
-    behind = np.concatenate([tree.trunk, _prompt(branch)])
-    room = max(max_tokens, len(behind) + max(map(len, titles)))
+    prompt = _whole_prompt(tree, place)
     better, tied = place_of_title(
-        lambda texts: score_continuations(model, behind, texts, max_tokens=room),
-        titles,
+        lambda texts: score_continuations(
+            scorer.model, prompt, texts, max_tokens=scorer.max_tokens, cache=scorer.cache
+        ),
+        [tuple(store.title_tokens(int(item)).tolist()) for item in catalog],
         int(np.searchsorted(catalog, right)),
-        log_p_mV[0][first_N].cpu().numpy(),
-        right_score,
     )
     return Place(better, tied, len(catalog))
 

@@ -17,32 +17,29 @@ Score = Callable[[Sequence[Text]], Floats]
 """log p(text | prompt) of each text"""
 
 _SLACK = 1e-2  # nats; far above the rounding between two ways to compute the same likelihood
-_DEPTHS = (2, 3)
+_DEPTHS = (1, 2, 3)
 _WORTHWHILE = 0.2  # a round that dropped fewer than this share says that the next one would as well
 
 
-def place_of_title(
-    score: Score, titles: Sequence[Text], right: int, first_token: Floats, right_score: float
-) -> tuple[int, int]:
+def place_of_title(score: Score, titles: Sequence[Text], right: int) -> tuple[int, int]:
     """How many titles are likelier than the right one, and how many others are exactly as likely.
 
     Args:
         score: gives log likelihoods behind the prompt.
         titles: N texts, each ending alike, so that none is the beginning of another.
         right: index of the right one.
-        first_token: log p of each title's first token, [N].
-        right_score: log likelihood of the right title.
 
     Raises:
         RuntimeError: the right title scores above the bound of its own beginning.
     """
-    left = np.flatnonzero(first_token >= right_score - _SLACK)
+    left = np.arange(len(titles))
+    right_score = float(score([titles[right]])[0])
     for depth in _DEPTHS:
         before = len(left)
         left = left[
             _bounds(score, [titles[i] for i in left.tolist()], depth) >= right_score - _SLACK
         ]
-        if before - len(left) < _WORTHWHILE * before:
+        if depth > 1 and before - len(left) < _WORTHWHILE * before:
             break
     if right not in left:
         raise RuntimeError("the right title is likelier than its own beginning: no causal model")

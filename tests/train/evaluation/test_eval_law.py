@@ -13,6 +13,7 @@ from data_pipeline.mixture import MixtureConfig
 from data_pipeline.store import TokenStore
 from data_pipeline.tasks import all_tasks
 from modeling.backbone import build_backbone
+from modeling.scoring import Score
 from modeling.shape import ModelShape
 from train.distributed import DistributedContext
 from train.evaluation import predictions, protocol
@@ -238,15 +239,15 @@ def test_a_catalog_cut_short_inside_the_scorer_is_noticed(
 def test_a_failed_batch_is_an_error_and_no_smaller_result(
     tiny_store: TokenStore, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    real, calls = predictions.label_logits, []
+    real, calls = predictions.Scorer.score, []
 
-    def sometimes(*args: Any) -> torch.Tensor:
+    def sometimes(*args: Any) -> list[list[Score]]:
         calls.append(1)
         if len(calls) == 3:
             raise failure
         return real(*args)
 
-    monkeypatch.setattr(predictions, "label_logits", sometimes)
+    monkeypatch.setattr(predictions.Scorer, "score", sometimes)
     with pytest.raises(type(failure), match=str(failure)):
         run(tiny_store)
     assert len(calls) == 3  # and nothing goes on behind it

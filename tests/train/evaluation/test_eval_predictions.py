@@ -1,7 +1,9 @@
 """The model's answers equal one prompt per target and a brute-force ranking of the catalog."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from data_pipeline.store import TokenStore
 from data_pipeline.tasks import Task, all_tasks
 from data_pipeline.tree import Tree
 from modeling.backbone import build_backbone
-from modeling.scoring import score_continuations
+from modeling.continuations import score_continuations
 from modeling.shape import ModelShape
 from train.distributed import DistributedContext
 from train.evaluation.predictions import _Answer, _batches, _merged, predict
@@ -120,13 +122,12 @@ def test_pruned_places_equal_those_of_all_scores(sharpness: float) -> None:
 
     score_N = score(titles)
     for right in range(0, 200, 7):
-        first_N = np.array([step[0, title[0]] for title in titles])
-        better, tied = place_of_title(score, titles, right, first_N, float(score_N[right]))
+        better, tied = place_of_title(score, titles, right)
         assert better == (score_N > score_N[right]).sum()
         assert tied == (score_N == score_N[right]).sum() - 1
     scored.clear()  # and where the right title is a likely one, few others are scored in full
     best = int(score_N.argmax())
-    place_of_title(score, titles, best, first_N, float(score_N[best]))
+    place_of_title(score, titles, best)
     assert sharpness < 4.0 or sum(map(len, scored)) < 0.5 * sum(map(len, titles))
 
 
@@ -164,13 +165,52 @@ def test_any_number_of_ranks_gives_the_same_bits(
             np.testing.assert_array_equal(a[name], b[name])
 
 
+def test_a_trunk_is_read_once_for_all_trees_and_titles_behind_it(
+    tiny_store: TokenStore, model: torch.nn.Module, tasks: list[Task], trees: list[Tree]
+) -> None:
+    """One tree of one trunk, or one for each of its branches: the same scores, the same work."""
+    tree = max(trees, key=lambda tree: len(tree.branches))
+    chosen = replace(tree, branches=tuple(b for b in tree.branches if len(b.choices)))
+    titles = [replace(tree, branches=(b,)) for b in tree.branches if not len(b.choices)]
+    assert len(chosen.branches) > 2
+    assert titles
+    parts = [replace(chosen, branches=(branch,)) for branch in chosen.branches]
+    read: list[int] = []
+
+    def count(module: object, args: object, kwargs: dict[str, Any], output: object) -> None:
+        layout = kwargs.get("tree_layout")
+        if layout is not None:
+            read.append(sum(layout.trunk_lengths) - sum(layout.cached_lengths or ()))
+
+    hook = model.model.register_forward_hook(count, with_kwargs=True)
+    context = DistributedContext()
+    scores, trunk_tokens = [], []
+    both = replace(tree, branches=(*chosen.branches, *titles[0].branches))
+    for asked in ([chosen], parts, [both], [chosen, titles[0]]):
+        read.clear()
+        scores.append(predict(model, asked, tasks, tiny_store, context, max_tokens=700))
+        trunk_tokens.append([n for n in read if n > 1])  # 1 tries the model, or goes on from it
+    hook.remove()
+    whole, apart, *_ = scores
+    for name in NAMES:
+        np.testing.assert_array_equal(whole[name].probabilities_NK, apart[name].probabilities_NK)
+    title = titles[0].branches[0]
+    prompt = len(tree.trunk) + len(title.tokens) - len(title.answer) + 1
+    assert trunk_tokens == [
+        [len(tree.trunk)],
+        [len(tree.trunk)],
+        [len(tree.trunk), prompt - len(tree.trunk)],
+        [len(tree.trunk), prompt],  # micro-batches know nothing of each other
+    ]
+
+
 def test_every_tree_is_in_one_batch_within_the_limit(trees: list[Tree]) -> None:
     batches = list(_batches(trees, 700))
     assert [n for batch in batches for n in batch] == list(range(len(trees)))
     for batch in batches:
-        tokens = sum(
-            len(trees[n].trunk) + sum(len(b.tokens) for b in trees[n].branches) for n in batch
-        )
+        trunks = {trees[n].trunk.tobytes(): len(trees[n].trunk) for n in batch}
+        branches = [branch for n in batch for branch in trees[n].branches]
+        tokens = sum(trunks.values()) + sum(len(branch.tokens) for branch in branches)
         assert len(batch) == 1 or tokens <= 700
 
 

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from data_pipeline.render import Asked
-from data_pipeline.store import HISTORY_CUE, TokenStore
+from data_pipeline.store import TokenStore
 from data_pipeline.tasks.base import Task
 from data_pipeline.tasks.needs import missing
 from data_pipeline.tree import NOBODY, Branch, Ids, Tree
-from data_pipeline.verbalize import UNTIMED
+from data_pipeline.verbalize import HISTORY_CUE, UNTIMED
 from train.evaluation.curves.base import EVERYTHING, Curve, Ground
 
 TITLE, RECORD, PROFILE, TITLES, WHOLE = range(5)
