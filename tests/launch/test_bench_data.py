@@ -5,8 +5,10 @@ import os
 
 import pytest
 
+import launch.bench.data
+from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.store import TokenStore
-from launch.bench.data import PARALLELISM, _one_thread, bench_data
+from launch.bench.data import PARALLELISM, Copier, Decided, _one_thread, bench_data, wait_shares
 from launch.bench.result import benchmark_result, machine
 from launch.cli import main
 
@@ -16,9 +18,11 @@ KEYS = {
     "data.tokenizer_tokens_per_s",
     "data.assembly_over_tokenizer",
     "data.assembly_over_tokenizer_per_prompt",
+    "data.copy_over_tokenizer",
     "data.tokens_per_tree",
     "data.targets_per_tree",
 }
+WAITS = {"data.wait_share", "data.wait_share_one_worker"}
 
 
 def test_the_metrics_belong_together(
@@ -36,7 +40,26 @@ def test_the_metrics_belong_together(
     assert ratio == pytest.approx(1.0, abs=0.02)
     assert metrics["data.assembly_over_tokenizer"] == pytest.approx(1.0, abs=0.02)
     assert metrics["data.assembly_over_tokenizer_per_prompt"] == 1.0
+    assert metrics["data.copy_over_tokenizer"] == metrics["data.assembly_over_tokenizer"]
     assert 1.0 <= metrics["data.targets_per_tree"] <= 16.0
+
+
+def test_copying_gives_the_same_trees(tiny_store: TokenStore) -> None:
+    mixture = Mixture([tiny_store], MixtureConfig(), seed=0)
+    copier = Copier(mixture)
+    for index in range(12):
+        tree = mixture[index]
+        again = copier.copy(Decided.of(tree))
+        assert again.trunk.tolist() == tree.trunk.tolist()
+        for one, other in zip(again.branches, tree.branches, strict=True):
+            assert one.tokens.tolist() == other.tokens.tolist()
+            assert one.answer.tolist() == other.answer.tolist()
+
+
+def test_training_that_waits_is_told(tiny_store: TokenStore) -> None:
+    shares = wait_shares(tiny_store, steps=4)
+    assert shares.keys() == WAITS
+    assert all(0 <= share < 1 for share in shares.values())
 
 
 def test_the_tokenizer_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +74,9 @@ def test_the_tokenizer_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_prints_one_object(
-    tiny_store: TokenStore, capsys: pytest.CaptureFixture[str]
+    tiny_store: TokenStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launch.bench.data, "wait_shares", lambda store: dict.fromkeys(WAITS, 0.5))
     store = str(tiny_store.folder)
     with pytest.raises(SystemExit) as ended:
         main(["bench", "data", "--store", store, "--rounds", "1", "--json"])
@@ -61,7 +85,7 @@ def test_the_command_prints_one_object(
     assert result.keys() == {"benchmark", "commit", "machine", "command", "metrics"}
     assert result["benchmark"] == "data"
     assert result["command"] == f"brewhouse bench data --store {store} --rounds 1 --json"
-    assert result["metrics"].keys() == KEYS
+    assert result["metrics"].keys() == KEYS | WAITS
     assert all(value > 0 for value in result["metrics"].values())
 
 
