@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -22,6 +24,13 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+
+
+CHILD = """
+import torch
+from train.throughput import peak_memory_mb
+print(peak_memory_mb(torch.device("cpu")))
+"""
 
 
 def matrix_products(mode: FlopCounterMode) -> int:
@@ -78,3 +87,12 @@ def test_experts_and_unknown_devices_have_no_mfu() -> None:
 
 def test_memory_is_in_mebibytes() -> None:
     assert 50 < peak_memory_mb(torch.device("cpu")) < 50_000
+
+
+def test_memory_of_the_parent_is_not_ours() -> None:
+    """A child of a process that held 300 MiB more did not hold them itself."""
+    ballast = bytearray(300 << 20)
+    told = subprocess.run(
+        [sys.executable, "-c", CHILD], capture_output=True, text=True, check=True
+    ).stdout
+    assert float(told) < peak_memory_mb(torch.device("cpu")) - len(ballast) / 2**20
