@@ -252,6 +252,7 @@ def draw(curves: Sequence[Scaling], file: Path) -> None:
     """Seconds over size for every curve, both axes logarithmic, with the counted growth beside."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -264,6 +265,10 @@ def draw(curves: Sequence[Scaling], file: Path) -> None:
         axes.loglog(curve.sizes, counted, "--", label=f"counted, {curve.counted_exponent:.2f}")
         axes.set_title(curve.name, fontsize=9)
         axes.set_ylabel("seconds", fontsize=8)
+        axes.set_xticks(curve.sizes, [f"{size:,}" for size in curve.sizes])
+        axes.yaxis.set_major_formatter("{x:g}")
+        for axis in (axes.xaxis, axes.yaxis):  # a logarithmic axis labels what lies between, too
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     file.parent.mkdir(parents=True, exist_ok=True)
