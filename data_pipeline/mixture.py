@@ -25,7 +25,7 @@ from data_pipeline.tasks import all_tasks, applicable
 from data_pipeline.tasks.base import History, Task, own_subjects
 from data_pipeline.tasks.held_out import held_out_because
 from data_pipeline.tasks.view import Shelf, View
-from data_pipeline.tree import NOBODY, Branch, Moment, Tree
+from data_pipeline.tree import NOBODY, Branch, HistoryWindow, Moment, Tree
 
 __all__ = ["Mixture", "MixtureConfig", "chosen_tasks"]
 
@@ -286,6 +286,11 @@ class _Ground:
             branches=tuple(branches),
             trunk_labels=history_labels(self.store, config, trunk, spans, style),
             dropped_events=moment.cut - moment.start - len(spans.items),
+            window=(
+                HistoryWindow(size=config.history_window, starts=spans.lines)
+                if config.history_window is not None and len(spans.lines)
+                else None
+            ),
         )
 
     def _ask(self, view: View, history: History, wanted: int) -> list[Asked]:

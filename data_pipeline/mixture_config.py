@@ -116,6 +116,12 @@ class MixtureConfig:
     """Weight of each past item's title as a supervised target: next-item language modelling along
     the trunk; 0 leaves it off."""
 
+    history_window: Positive | None = None
+    """Events before its own that each event of the trunk, and each branch, sees (layout L1w,
+    Dynamic Target Isolation); None: all. Long histories cost less, and packing is **not exact** any
+    more: in a model of several layers a state holds some of what its window should hide; see
+    `window_forgetting` of the run. Evaluation asks without a window."""
+
     choice_answers: Literal["letter", "name"] = "letter"
     """How a choice among categories or decades is answered: by the option's letter, or by its own
     name where every name is one token. Finding the letter of the right option is a skill of

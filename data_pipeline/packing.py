@@ -32,6 +32,12 @@ class MicroBatch:
     branch_lengths: Array
     attach_lengths: Array
     """Trunk tokens that each branch sees, the first ones; shape [B]."""
+    window_sizes: Array
+    """Events that are seen of each trunk, before one's own; 0: all. Then no starts are given."""
+    event_counts: Array
+    """Events of each trunk whose starts are given."""
+    event_starts: Array
+    """Trunk positions at which events begin, trunk after trunk."""
     label_positions_M: Array
     label_tokens_M: Array
     label_weights_M: NDArray[np.float32]
@@ -99,6 +105,7 @@ def pack(
     branch_labels = _ranges(ends - answers, answers)
     branch_weights = np.array([branch.weight for branch in branches], np.float32)
     history = [tree.trunk_labels for tree in trees]
+    event_starts = [_event_starts(tree) for tree in trees]
     history_positions = [
         labels.positions + start for labels, start in zip(history, starts[trunk_runs], strict=True)
     ]
@@ -112,6 +119,9 @@ def pack(
         branch_counts=branch_counts,
         branch_lengths=branch_lengths,
         attach_lengths=attach_lengths,
+        window_sizes=np.array([tree.window.size if tree.window else 0 for tree in trees], np.int64),
+        event_counts=np.array([len(starts) for starts in event_starts], np.int64),
+        event_starts=_join(event_starts),
         label_positions_M=_join([branch_labels, *history_positions]),
         label_tokens_M=_join([*(b.answer for b in branches), *(h.tokens for h in history)]),
         label_weights_M=np.concatenate(
@@ -178,6 +188,13 @@ def _singles(tree: Tree) -> list[Tree]:
     if keeper is None and (tree.trunk_labels.targets or not singles):
         singles.append(replace(tree, branches=()))
     return singles
+
+
+def _event_starts(tree: Tree) -> Array:
+    """Where the events begin that a window counts, of those that the trunk shows."""
+    if tree.window is None:
+        return np.empty(0, np.int64)
+    return tree.window.starts[tree.window.starts < len(tree.trunk)]
 
 
 def _ranges(starts: Array, lengths: Array) -> Array:

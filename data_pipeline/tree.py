@@ -111,6 +111,16 @@ NO_LABELS = TrunkLabels()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryWindow:
+    """How far back along a trunk its events and branches see (layout L1w)."""
+
+    size: int
+    """Events before one's own."""
+    starts: NDArray[np.int64]
+    """Trunk position at which each event begins; what is before is the profile."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
     """A trunk with its branches."""
 
@@ -122,6 +132,8 @@ class Tree:
     trunk_labels: TrunkLabels = NO_LABELS
     dropped_events: int = 0
     """Oldest events of the history that the trunk had no room for."""
+    window: HistoryWindow | None = None
+    """None: all of the trunk is seen."""
 
     def before(self, branch: Branch) -> Ids:
         """The part of the trunk that a branch sees: with the branch behind it, its own prompt."""

@@ -136,6 +136,7 @@ class TreeLayout:
         branch_counts: Sequence[int] | np.ndarray | torch.Tensor,
         branch_lengths: Sequence[int] | np.ndarray | torch.Tensor,
         attach: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        windows: Sequence[EventWindow | None] = (),
     ) -> "TreeLayout":
         """Build from flat integers: per tree its trunk and number of branches, then all branches.
 
@@ -158,6 +159,7 @@ class TreeLayout:
             tuple(trunks),
             _split(lengths, counts),
             None if points is None else _split(points, counts),
+            windows=tuple(windows) if any(windows) else None,
         )
 
     @property

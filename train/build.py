@@ -104,7 +104,10 @@ def build_run(config: TrainConfig, context: DistributedContext) -> Built:
 
     names = (*(task.name for task in mixture.tasks), HISTORY)
     objective = LabelObjective(
-        len(mixture.tasks), n_corpora=len(stores), label_loss=config.label_loss
+        len(mixture.tasks),
+        n_corpora=len(stores),
+        label_loss=config.label_loss,
+        window_forgetting=config.window_forgetting,
     )
     packed = partial(pack, n_tasks=len(mixture.tasks), n_corpora=len(stores))
     made_by = {"fingerprints": mixture.fingerprints, "plugins": loaded_plugins()}

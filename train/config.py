@@ -111,6 +111,11 @@ class TrainConfig:
     branches attached to it. L0: one prompt per branch, with a copy of what it sees of the trunk:
     the same losses, slower; for checks."""
 
+    window_forgetting: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """With `mixture.history_window`: how far the deep states of an event as old as the window are
+    drawn back to its embedding while training, falling to 0 at the newest (distance-based
+    forgetting of Dynamic Target Isolation); 0 leaves them."""
+
     plugins: tuple[Text, ...] = ()
     """Your own modules, by dotted name or as files that end in `.py`: imported first, in every
     process. Tasks, sources, metrics and students register in them. Modules that installed packages

@@ -226,6 +226,23 @@ def _profile(config: TrainConfig) -> None:
         )
 
 
+def _windows(config: TrainConfig) -> None:
+    if not config.window_forgetting:
+        return
+    if config.mixture.history_window is None:
+        raise ConfigError(
+            "window_forgetting acts on histories with a window, and mixture.history_window is not "
+            "set. Set it, or window_forgetting to 0.",
+            keys=("window_forgetting", "mixture.history_window"),
+        )
+    if config.gradient_checkpointing:
+        raise ConfigError(
+            "window_forgetting changes states between layers, which gradient_checkpointing would "
+            "compute again without it. Set one of them to its default.",
+            keys=("window_forgetting", "gradient_checkpointing"),
+        )
+
+
 _CHECKS: Final[tuple[Callable[[TrainConfig], None], ...]] = (
     _one_model,
     _lora,
@@ -235,4 +252,5 @@ _CHECKS: Final[tuple[Callable[[TrainConfig], None], ...]] = (
     _deepspeed,
     _checkpoints,
     _profile,
+    _windows,
 )

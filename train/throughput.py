@@ -92,9 +92,8 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: allocated on the GPU, or resident of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "linux":
-        # Not `ru_maxrss`: Linux hands the peak of the process that started this one on to it.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose `ru_maxrss` is also the peak of whoever started this process
+        return int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

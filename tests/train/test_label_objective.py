@@ -21,6 +21,13 @@ from modeling.shape import ModelShape
 from train.objectives import LabelObjective, Tally
 
 N_TASKS, VOCABULARY = 3, 50
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def batch_of(rng: np.random.Generator) -> MicroBatch:
@@ -34,6 +41,9 @@ def batch_of(rng: np.random.Generator) -> MicroBatch:
         branch_counts=np.array([0]),
         branch_lengths=np.array([], np.int64),
         attach_lengths=np.array([], np.int64),
+        window_sizes=np.array([0]),
+        event_counts=np.array([0]),
+        event_starts=np.array([], np.int64),
         label_positions_M=positions,
         label_tokens_M=np.array([7, 9, 20, 21, 22, 30, 31]),
         label_weights_M=np.array([1, 2, 1 / 3, 1 / 3, 1 / 3, 0.5, 0], np.float32),
@@ -225,3 +235,22 @@ def test_a_supervised_history_equals_one_prompt_per_past_action_in_fp64(
         )
     assert whole.loss.item() == pytest.approx(single.loss.item(), rel=1e-12)
     assert Tally(whole.sums.numpy()).total("targets") == len(prompts)
+
+
+def test_a_window_of_the_mixture_reaches_the_attention(tiny_store: TokenStore) -> None:
+    """It changes losses where it cuts, not where all events fit into it; forgetting does too."""
+
+    def loss(window: int | None, forgetting: float = 0.0) -> float:
+        config = MixtureConfig(
+            history_events=12, ages="gaps", history_loss_weight=1.0, history_window=window
+        )
+        mixture = Mixture([tiny_store], config, seed=0)
+        batch = pack([mixture[index] for index in range(4)], len(mixture.tasks))
+        model = build_backbone(ModelShape(**SIZES), vocab_size=tiny_store.card.vocab_size, seed=0)
+        objective = LabelObjective(len(mixture.tasks), window_forgetting=forgetting)
+        return float(objective(model.train(), batch).loss)
+
+    exact = loss(None)
+    assert loss(12) == pytest.approx(exact, rel=1e-5)
+    assert abs(loss(2) - exact) > 1e-3
+    assert abs(loss(2, 1.0) - loss(2)) > 1e-3

@@ -6,6 +6,7 @@ any branch, K columns: the tasks of each corpus, and each corpus's supervised hi
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_pipeline.packing import MicroBatch
+from modeling.forgetting import forgetting, linear_rates
 from modeling.label_losses import label_losses
 from modeling.label_scores import label_logits
 from modeling.linear_cross_entropy import Labels
 from modeling.tree_layout import TreeLayout
+from modeling.tree_windows import EventWindow
 from train.objectives.base import ROWS, ObjectiveOutput
 
 
@@ -29,6 +32,8 @@ class LabelObjective:
         n_corpora: corpora of the mixture.
         label_loss: `full_vocabulary` also teaches the model to answer with a label at all;
             `label_tokens` normalises over the choices of the question, where it has some.
+        window_forgetting: strength of `modeling.forgetting` in trees whose history has a window,
+            while the model trains.
     """
 
     def __init__(
@@ -37,8 +42,10 @@ class LabelObjective:
         *,
         n_corpora: int = 1,
         label_loss: Literal["full_vocabulary", "label_tokens"] = "full_vocabulary",
+        window_forgetting: float = 0.0,
     ) -> None:
         self.n_columns = n_corpora * (n_tasks + 1)
+        self._forgetting = window_forgetting
         self.restricted = label_loss == "label_tokens"
 
     def weight(self, batch: MicroBatch) -> float:
@@ -54,7 +61,9 @@ class LabelObjective:
             torch.from_numpy(choices_of_labels(batch)).to(device),
             over_choices=self.restricted,
         )
-        losses = label_losses(model, *_row(batch, batch.label_positions_M, device), labels)
+        row = _row(batch, batch.label_positions_M, device)
+        with self._forget(model, row[2]):
+            losses = label_losses(model, *row, labels)
         asked_M = (labels.choices_MC >= 0).any(1)
         rows = {
             "loss": labels.weights_M * losses.losses_M,
@@ -70,6 +79,11 @@ class LabelObjective:
         sums[ROWS.index("targets")] = torch.from_numpy(batch.targets_K).to(sums)
         sums[ROWS.index("tokens")] = torch.from_numpy(batch.tokens_K).to(sums)
         return ObjectiveOutput(losses.loss, sums)
+
+    def _forget(self, model: nn.Module, layout: TreeLayout) -> AbstractContextManager[None]:
+        if not (self._forgetting and layout.windows and model.training):
+            return nullcontext()
+        return forgetting(model, linear_rates(layout, self._forgetting))
 
 
 def logits_at_labels(model: nn.Module, batch: MicroBatch, device: torch.device) -> Tensor:
@@ -90,10 +104,23 @@ def _row(
         torch.from_numpy(batch.tokens_T).to(device, non_blocking=True),
         torch.from_numpy(batch.positions_T).to(device, non_blocking=True),
         TreeLayout.from_arrays(
-            batch.trunk_lengths, batch.branch_counts, batch.branch_lengths, batch.attach_lengths
+            batch.trunk_lengths,
+            batch.branch_counts,
+            batch.branch_lengths,
+            batch.attach_lengths,
+            windows=_windows(batch),
         ),
         torch.from_numpy(positions).to(device),
     )
+
+
+def _windows(batch: MicroBatch) -> list[EventWindow | None]:
+    """The window of each tree, where the mixture has them."""
+    starts = np.split(batch.event_starts, np.cumsum(batch.event_counts)[:-1])
+    return [
+        EventWindow(tuple(own.tolist()), int(size)) if len(own) else None
+        for own, size in zip(starts, batch.window_sizes, strict=True)
+    ]
 
 
 def _estimated(mass_M: Tensor, asked_M: Tensor) -> Tensor:
