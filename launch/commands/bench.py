@@ -167,6 +167,7 @@ def score_command(
     from launch.bench.score import bench_score
     from launch.bench.workload import open_store
 
+    counts = _numbers("--candidates", candidates)
     with (
         tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
         standard_output_as_error(),
@@ -175,7 +176,7 @@ def score_command(
             open_store(store_dir, Path(scratch)),
             size=size,
             model_name=model,
-            counts=_numbers("--candidates", candidates),
+            counts=counts,
             rounds=rounds,
             llamacpp_python=llamacpp_python,
             note=_note,
