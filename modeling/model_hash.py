@@ -1,7 +1,7 @@
 """What a model computes, as a hash: models with one hash give the same states on the same device.
 
 Numbers cached of a model are worth nothing once it is trained on or its adapter is switched.
-`ModelHash` says when: it looks at addresses and versions of all tensors, which costs microseconds,
+`ModelHash` says when: it looks at addresses and versions of all tensors, which costs a millisecond,
 and reads the tensors themselves only where these have moved.
 
 The content of a tensor is hashed where it lies, as a sum of its 32-bit words times fixed random
