@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from modeling.label_scores import label_logits
-from modeling.tree_attention import TreeLayout
+from modeling.tree_layout import TreeLayout
 
 
 class KeepDouble(TorchFunctionMode):

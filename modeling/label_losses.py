@@ -8,7 +8,7 @@ import logging
 from torch import Tensor, nn
 
 from modeling.head import Fp32Head, fp32_head
-from modeling.label_scores import check_layout_used, label_logits
+from modeling.label_scores import at_labels, label_logits
 from modeling.linear_cross_entropy import LabelLosses, Labels, cross_entropy_of_logits
 from modeling.tree_layout import TreeLayout
 
@@ -62,19 +62,11 @@ def _fused(
     labels: Labels,
 ) -> LabelLosses | None:
     """The head's own losses; None where the model did something to them on the way out."""
-    uses = layout.uses
     with head.answering(labels):
-        output = model(
-            input_ids=tokens_T[None],
-            position_ids=positions_T[None],
-            tree_layout=layout,
-            logits_to_keep=label_positions_M,
-            use_cache=False,
-        )
+        given = at_labels(model, tokens_T, positions_T, layout, label_positions_M)
         losses = head.losses
-    check_layout_used(model, layout, uses)
     assert losses is not None, "a causal LM runs its head"
     # ZeRO-3 hands on a view, a scale or a cap makes another tensor.
-    if output.logits.data_ptr() != losses.loss.data_ptr():
+    if given.data_ptr() != losses.loss.data_ptr():
         return None
-    return losses._replace(loss=output.logits.view(()))
+    return losses._replace(loss=given.view(()))

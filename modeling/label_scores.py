@@ -7,6 +7,7 @@ Legend: T tokens of the row, M label positions, V vocabulary, C choices of all p
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -50,18 +51,36 @@ def label_logits(
         ValueError: the model's architecture does not hand the layout to its attention layers, or
             its head is not computed in fp32.
     """
-    uses = layout.uses
     states = {} if trunk_states is None else {"trunk_states": trunk_states}
+    head_1MV = at_labels(model, tokens_T, positions_T, layout, label_positions_M, **states)
+    return checked_fp32(head_1MV[0])
+
+
+def at_labels(
+    model: torch.nn.Module,
+    tokens_T: torch.Tensor,
+    positions_T: torch.Tensor,
+    layout: TreeLayout,
+    label_positions_M: torch.Tensor,
+    **keywords: Any,
+) -> torch.Tensor:
+    """What the model's head gives for the label positions of a row: [1, M, V] where it is logits.
+
+    Raises:
+        ValueError: the model does not hand the layout to its attention layers.
+    """
+    uses = layout.uses
     output = model(
         input_ids=tokens_T[None],
         position_ids=positions_T[None],
         tree_layout=layout,
         logits_to_keep=label_positions_M,
         use_cache=False,
-        **states,
+        **keywords,
     )
     check_layout_used(model, layout, uses)
-    return checked_fp32(output.logits[0])
+    given: torch.Tensor = output.logits
+    return given
 
 
 def checked_fp32(logits: torch.Tensor) -> torch.Tensor:

@@ -23,19 +23,10 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from modeling.tree_kernels.flex import flex_attention, flex_serves
-from modeling.tree_kernels.merge import KeyValue, merge_attention
+from modeling.tree_kernels.merge import merge_attention
 from modeling.tree_kernels.varlen import varlen_attention, varlen_serves
 from modeling.tree_layout import TreeLayout
-from modeling.trunk_states import TrunkStates
-
-__all__ = [
-    "DENSE_ATTENTION",
-    "TREE_ATTENTION",
-    "TreeLayout",
-    "dense_attention",
-    "register",
-    "tree_attention",
-]
+from modeling.trunk_states import KeyValue, TrunkStates
 
 TREE_ATTENTION = "brewhouse_tree"
 DENSE_ATTENTION = "brewhouse_dense"

@@ -3,7 +3,27 @@
 Legend: L layers, H_kv key heads, P tokens held, D width of a head.
 """
 
+from collections.abc import Sequence
+
 import torch
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of a trunk's first tokens in one layer, [H_kv, P, D] each."""
+
+
+def held_by(past: Sequence[KeyValue | None] | None, tree: int) -> KeyValue:
+    """Keys and values of a tree whose layout says that its trunk is cached.
+
+    Raises:
+        ValueError: they were not given.
+    """
+    held = past[tree] if past is not None else None
+    if held is None:
+        raise ValueError(
+            f"the layout says that tree {tree} has a cached trunk, and no states of it were given: "
+            f"pass them as trunk_states"
+        )
+    return held
 
 
 class TrunkStates:

@@ -20,7 +20,7 @@ from data_pipeline.store import TokenStore
 from data_pipeline.tasks import Task
 from data_pipeline.tree import Branch, Tree
 from modeling.label_scores import label_logits
-from modeling.tree_attention import TreeLayout
+from train.batch_layout import layout_of
 from train.proof import PROBES
 from train.sequences import SequenceData
 from train.students import FittedStudent
@@ -92,9 +92,7 @@ def _branch_logits(model: nn.Module, tree: Tree, n_tasks: int) -> list[tuple[Bra
         model,
         torch.from_numpy(batch.tokens_T).to(device),
         torch.from_numpy(batch.positions_T).to(device),
-        TreeLayout.from_arrays(
-            batch.trunk_lengths, batch.branch_counts, batch.branch_lengths, batch.attach_lengths
-        ),
+        layout_of(batch),
         torch.from_numpy(positions_M).to(device),
     )
     split = torch.split(logits_MV.float().cpu(), counts)

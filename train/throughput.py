@@ -17,6 +17,7 @@ from torch import nn
 
 from data_pipeline.balance import Cost
 from data_pipeline.packing import MicroBatch
+from train.batch_layout import layout_of
 
 PEAK_BF16_FLOPS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
@@ -72,13 +73,8 @@ class FlopCounter(Cost):
         return (
             self.per_token * batch.n_tokens
             + self.per_label * labels
-            + self.per_pair * attention_pairs(batch)
+            + self.per_pair * layout_of(batch).attention_pairs
         )
-
-
-def attention_pairs(batch: MicroBatch) -> int:
-    """Queries and keys that see each other: a token sees its trunk, its branch and itself."""
-    return int((batch.positions_T + 1).sum())
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -29,8 +29,9 @@ from modeling.label_scores import label_logits
 from modeling.shape import ModelShape
 from modeling.tree_attention import DENSE_ATTENTION, tree_attention
 from modeling.tree_layout import TreeLayout
+from train.batch_layout import layout_of
 from train.objectives import LabelObjective
-from train.throughput import FlopCounter, attention_pairs
+from train.throughput import FlopCounter
 
 TRUNKS = (256, 512, 1024, 2048, 4096, 8192)
 TARGET_COUNTS = (1, 8, 32, 128)
@@ -221,7 +222,7 @@ def step_case(shape: ModelShape, trunk: int, n_targets: int) -> tuple[Case, floa
 
 def _kernel_flops(shape: ModelShape, trunk: int, n_targets: int) -> float:
     batch = pack([made_tree(trunk, n_targets, BRANCH_TOKENS, VOCABULARY)], 1)
-    return 12.0 * shape.num_attention_heads * shape.head_width * attention_pairs(batch)
+    return 12.0 * shape.num_attention_heads * shape.head_width * layout_of(batch).attention_pairs
 
 
 def _steps(

@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import flex_attention as torch_flex
 
-from modeling.tree_kernels.merge import KeyValue
 from modeling.tree_layout import TreeLayout
+from modeling.trunk_states import KeyValue, held_by
 
 Runs = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
@@ -274,14 +274,9 @@ def _behind_past(
     trees = zip(torch.split(key, lengths, dim=2), torch.split(value, lengths, dim=2), strict=True)
     for tree, (own_key, own_value) in enumerate(trees):
         if layout.cached_lengths and layout.cached_lengths[tree]:
-            held = past[tree] if past is not None else None
-            if held is None:
-                raise ValueError(
-                    f"the layout says that tree {tree} has a cached trunk, and no states of it "
-                    f"were given: pass them as trunk_states"
-                )
-            keys.append(held[0][None])
-            values.append(held[1][None])
+            held_key, held_value = held_by(past, tree)
+            keys.append(held_key[None])
+            values.append(held_value[None])
         keys.append(own_key)
         values.append(own_value)
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)

@@ -24,8 +24,7 @@ import torch
 from modeling.tree_kernels.partial import attend, attend_backward
 from modeling.tree_layout import Piece, TreeLayout
 from modeling.tree_windows import Runs
-
-KeyValue = tuple[torch.Tensor, torch.Tensor]
+from modeling.trunk_states import KeyValue, held_by
 
 # Branches whose lengths differ by less than this run in one batch, padded to the longest.
 _LENGTH_STEP = 16
@@ -212,13 +211,8 @@ def _keys(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if rectangle.tree is None:
         return key[:, :, rectangle.keys], value[:, :, rectangle.keys]
-    held = past[rectangle.tree] if past is not None else None
-    if held is None:
-        raise ValueError(
-            f"the layout says that tree {rectangle.tree} has a cached trunk, and no states of it "
-            f"were given: pass them as trunk_states"
-        )
-    return held[0][None, :, rectangle.keys], held[1][None, :, rectangle.keys]
+    held_key, held_value = held_by(past, rectangle.tree)
+    return held_key[None, :, rectangle.keys], held_value[None, :, rectangle.keys]
 
 
 def _plan_of(layout: TreeLayout, device: torch.device) -> _Plan:

@@ -29,7 +29,8 @@ from modeling.head import Fp32Head
 from modeling.hf_folder import save_hf_folder
 from modeling.label_scores import label_logits
 from modeling.shape import ModelShape
-from modeling.tree_attention import TREE_ATTENTION, TreeLayout
+from modeling.tree_attention import TREE_ATTENTION
+from modeling.tree_layout import TreeLayout
 
 V = 47
 SIZES = {

@@ -22,7 +22,7 @@ from modeling.lora import (
     trainable_parameters,
 )
 from modeling.shape import ModelShape
-from modeling.tree_attention import TreeLayout
+from modeling.tree_layout import TreeLayout
 
 V = 43
 SIZES = {

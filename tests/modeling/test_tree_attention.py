@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from modeling.backbone import use_fp32_head
 from modeling.exactness import KeepDouble, one_prompt_each, packing_differences
 from modeling.label_scores import label_logits
-from modeling.tree_attention import TreeLayout, register, tree_attention
+from modeling.tree_attention import register, tree_attention
 from modeling.tree_kernels import merge
+from modeling.tree_layout import TreeLayout
 
 
 def packed(model: PreTrainedModel, tokens_T: torch.Tensor, layout: TreeLayout) -> torch.Tensor:

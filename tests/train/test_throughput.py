@@ -12,9 +12,9 @@ from data_pipeline.store import TokenStore
 from modeling.backbone import build_backbone
 from modeling.lora import add_lora
 from modeling.shape import ModelShape
-from modeling.tree_attention import TreeLayout
+from train.batch_layout import layout_of
 from train.objectives import LabelObjective
-from train.throughput import FlopCounter, attention_pairs, peak_flops, peak_memory_mb
+from train.throughput import FlopCounter, peak_flops, peak_memory_mb
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -58,17 +58,23 @@ def test_operations_are_those_that_torch_counts(
     in_place = {torch.ops.aten.addmm_: addmm_operations}  # which torch forgets to count
     with FlopCounterMode(display=False, custom_mapping=in_place) as mode:
         LabelObjective(len(mixture.tasks))(model, batch).loss.backward()  # type: ignore[no-untyped-call]
-    ours = counter.flops(batch) - counter.per_pair * attention_pairs(batch)
+    ours = counter.flops(batch) - counter.per_pair * layout_of(batch).attention_pairs
     # Beside frozen weights the small matrices are counted once too few, and nothing learns before
     # the first adapter: a few parts in a hundred.
     assert ours == pytest.approx(matrix_products(mode), rel=0.1 if lora else 1e-9)
 
 
-def test_pairs_are_those_of_the_mask(tiny_store: TokenStore) -> None:
-    mixture = Mixture([tiny_store], MixtureConfig(), seed=0)
+def pairs_counted(store: TokenStore, config: MixtureConfig) -> float:
+    mixture = Mixture([store], config, seed=0)
     batch = pack([mixture[0], mixture[1]], len(mixture.tasks))
-    layout = TreeLayout.from_arrays(batch.trunk_lengths, batch.branch_counts, batch.branch_lengths)
-    assert attention_pairs(batch) == int(layout.dense_mask().sum())
+    pairs = FlopCounter(per_token=0.0, per_pair=1.0).flops(batch)
+    assert pairs == int(layout_of(batch).dense_mask().sum())
+    return pairs
+
+
+def test_pairs_are_those_of_the_mask(tiny_store: TokenStore) -> None:
+    every = pairs_counted(tiny_store, MixtureConfig(history_events=12))
+    assert pairs_counted(tiny_store, MixtureConfig(history_events=12, history_window=2)) < every
 
 
 def test_attention_costs_four_operations_per_pair_and_width_three_times() -> None:

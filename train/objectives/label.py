@@ -20,7 +20,7 @@ from modeling.label_losses import label_losses
 from modeling.label_scores import label_logits
 from modeling.linear_cross_entropy import Labels
 from modeling.tree_layout import TreeLayout
-from modeling.tree_windows import EventWindow
+from train.batch_layout import layout_of
 from train.objectives.base import ROWS, ObjectiveOutput
 
 
@@ -103,24 +103,9 @@ def _row(
     return (
         torch.from_numpy(batch.tokens_T).to(device, non_blocking=True),
         torch.from_numpy(batch.positions_T).to(device, non_blocking=True),
-        TreeLayout.from_arrays(
-            batch.trunk_lengths,
-            batch.branch_counts,
-            batch.branch_lengths,
-            batch.attach_lengths,
-            windows=_windows(batch),
-        ),
+        layout_of(batch),
         torch.from_numpy(positions).to(device),
     )
-
-
-def _windows(batch: MicroBatch) -> list[EventWindow | None]:
-    """The window of each tree, where the mixture has them."""
-    starts = np.split(batch.event_starts, np.cumsum(batch.event_counts)[:-1])
-    return [
-        EventWindow(tuple(own.tolist()), int(size)) if len(own) else None
-        for own, size in zip(starts, batch.window_sizes, strict=True)
-    ]
 
 
 def _estimated(mass_M: Tensor, asked_M: Tensor) -> Tensor:
