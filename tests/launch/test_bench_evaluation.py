@@ -75,7 +75,7 @@ def test_the_command_prints_every_key(
 ) -> None:
     monkeypatch.setattr(evaluation, "TARGETS", 5)
     monkeypatch.setattr(rank_students, "__defaults__", (FEW,))
-    monkeypatch.setattr("launch.commands.bench._movielens_store", lambda scratch: tiny_store)
+    monkeypatch.setattr("launch.bench.stores.movielens_store", lambda folder: tiny_store)
     monkeypatch.setattr(Corpus, "open", classmethod(lambda cls, folder: tiny_corpus))
     run = make_run(tmp_path / "run", steps=30)
     with pytest.raises(SystemExit) as ended:
