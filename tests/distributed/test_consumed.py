@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_plugins import registries_restored
+from own_plugins import ODD_ROW, registries_restored
 from rank_processes import config_yaml, run_ranks
 from tiny_corpus import make_corpus
 
@@ -24,25 +24,6 @@ MIXTURE = (
     "user_fraction: 0.7, caps: {per_user: 12, per_corpus: 60}, "
     "curriculum: [{until_tree: 20, history_events: 2, max_trunk_tokens: 128}]}"
 )
-PLUGIN = """
-from data_pipeline.tasks import Task, register_task
-from data_pipeline.tree import Question
-
-
-class OddRow(Task):
-    name = "odd_row"
-    code = "X01"
-    family = "mine"
-    metric = "auc"
-    instructions = ("Is the row odd?",)
-    held_out_instructions = ("Odd?",)
-
-    def ask(self, view, subject):
-        return Question(label=subject % 2, n_choices=2)
-
-
-register_task(OddRow())
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +44,7 @@ def run(tiny_store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "dataloader_num_workers": 1,
         "plugins": f"[{base / 'odd_row.py'}]",
     }
-    (base / "odd_row.py").write_text(PLUGIN)
+    (base / "odd_row.py").write_text(ODD_ROW)
     config = base / "run.yaml"
     config.write_text(config_yaml(tiny_store.folder, base / "run", changes))
     run_ranks(["-m", "train.run", "--config", str(config)], 2, base / "run.log")

@@ -7,32 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_decoders import SCORED_VOCABULARY as V
+from tiny_decoders import scored_backbone
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 import modeling.label_scores as label_scores
-from modeling.backbone import build_backbone
 from modeling.continuations import score_continuations
 from modeling.exactness import KeepDouble
 from modeling.lora import add_lora
-from modeling.shape import ModelShape
 from modeling.trunk_cache import TrunkCache
-
-V = 53
-
-
-def build(dtype: torch.dtype = torch.float32, tied: bool = True) -> PreTrainedModel:
-    shape = ModelShape(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        initializer_range=0.3,
-        tie_word_embeddings=tied,
-    )
-    return build_backbone(shape, vocab_size=V, seed=1).to(dtype).eval()
 
 
 def one_by_one(model: PreTrainedModel, context: list[int], texts: list[list[int]]) -> list[float]:
@@ -54,7 +38,7 @@ def random_texts(n: int, seed: int = 0, longest: int = 9) -> list[list[int]]:
 
 @pytest.mark.parametrize("max_tokens", [26, 64, 4096])
 def test_scores_equal_one_by_one(max_tokens: int) -> None:
-    model, context, texts = build(torch.float64), list(range(12)), random_texts(60)
+    model, context, texts = scored_backbone(torch.float64), list(range(12)), random_texts(60)
     texts += [texts[3], texts[5][:1], [*texts[7], 4], [texts[8][0], 2]]  # same, prefix, longer
     with KeepDouble():
         scores_N = score_continuations(model, context, texts, max_tokens=max_tokens)
@@ -75,20 +59,20 @@ def test_scores_equal_one_by_one(max_tokens: int) -> None:
 def test_any_texts_are_scored_exactly(
     context: list[int], texts: list[list[int]], room: int
 ) -> None:
-    model = build()
+    model = scored_backbone()
     scores_N = score_continuations(model, context, texts, max_tokens=len(context) + room)
     np.testing.assert_allclose(scores_N, one_by_one(model, context, texts), rtol=0, atol=1e-4)
 
 
 def test_order_of_texts_does_not_matter() -> None:
-    model, texts = build(), random_texts(40)
+    model, texts = scored_backbone(), random_texts(40)
     forward = score_continuations(model, [1, 2, 3], texts)
     backward = score_continuations(model, [1, 2, 3], texts[::-1])
     assert np.array_equal(forward, backward[::-1])
 
 
 def test_chunks_of_the_head_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, texts = build(tied=False), random_texts(40)
+    model, texts = scored_backbone(tied=False), random_texts(40)
     whole = score_continuations(model, [1, 2, 3], texts)
     monkeypatch.setattr(label_scores, "LOGITS_AT_ONCE", 7 * V)
     np.testing.assert_allclose(
@@ -98,7 +82,7 @@ def test_chunks_of_the_head_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_memory_is_bounded_whatever_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_scores, "LOGITS_AT_ONCE", 8 * V)
-    model, largest, rows = build(), [], []
+    model, largest, rows = scored_backbone(), [], []
     model.lm_head.register_forward_hook(lambda m, i, out: largest.append(out.numel()))
     model.model.register_forward_hook(lambda m, i, out: rows.append(out.last_hidden_state.shape[1]))
     score_continuations(model, list(range(10)), random_texts(300), max_tokens=50)
@@ -108,7 +92,7 @@ def test_memory_is_bounded_whatever_the_list(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_is_the_same_runs_once() -> None:
-    model, rows = build(), []
+    model, rows = scored_backbone(), []
     model.model.register_forward_hook(lambda m, i, out: rows.append(out.last_hidden_state.shape[1]))
     texts = [[5, 6, 7], [5, 6, 8], [5, 6], [5], [5, 6, 7, 9], [1, 2]]
     score_continuations(model, [0, 0, 0], texts)
@@ -116,7 +100,7 @@ def test_what_is_the_same_runs_once() -> None:
 
 
 def test_scores_go_through_an_adapter() -> None:
-    model, context, texts = build(), [3, 4, 5], random_texts(10)
+    model, context, texts = scored_backbone(), [3, 4, 5], random_texts(10)
     plain = score_continuations(model, context, texts)
     adapted = add_lora(model, rank=4, alpha=64, seed=0).eval()
     for name, parameter in adapted.named_parameters():
@@ -128,7 +112,7 @@ def test_scores_go_through_an_adapter() -> None:
 
 
 def test_bad_requests_are_refused() -> None:
-    model = build()
+    model = scored_backbone()
     with pytest.raises(ValueError, match="the context has no token"):
         score_continuations(model, [], [[1]])
     with pytest.raises(ValueError, match="continuation 1 has no token"):
@@ -141,14 +125,14 @@ def test_bad_requests_are_refused() -> None:
 
 
 def test_broken_weights_are_noticed() -> None:
-    model = build()
+    model = scored_backbone()
     model.model.norm.weight.data.fill_(math.nan)
     with pytest.raises(ValueError, match="not finite"):
         score_continuations(model, [1, 2], [[3, 4]])
 
 
 def test_logits_changed_after_the_head_are_noticed() -> None:
-    model = build()
+    model = scored_backbone()
     stock = model.forward
 
     def scaled(**kwargs: object) -> ModelOutput:
@@ -162,7 +146,7 @@ def test_logits_changed_after_the_head_are_noticed() -> None:
 
 
 def test_a_context_is_encoded_once_and_kept() -> None:
-    model, rows, context = build(), [], list(range(40))
+    model, rows, context = scored_backbone(), [], list(range(40))
     cache = TrunkCache(model, 1 << 20)
     expected = one_by_one(model, context, random_texts(60))
     model.model.register_forward_hook(lambda m, i, out: rows.append(out.last_hidden_state.shape[1]))

@@ -4,32 +4,15 @@ import math
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from tiny_decoders import SCORED_VOCABULARY as V
+from tiny_decoders import scored_backbone
 
-from modeling.backbone import build_backbone
 from modeling.label_scores import choice_probabilities, label_logits
-from modeling.shape import ModelShape
 from modeling.tree_layout import TreeLayout
-
-V = 53
-
-
-def build(dtype: torch.dtype = torch.float32, tied: bool = True) -> PreTrainedModel:
-    shape = ModelShape(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        initializer_range=0.3,
-        tie_word_embeddings=tied,
-    )
-    return build_backbone(shape, vocab_size=V, seed=1).to(dtype).eval()
 
 
 def test_label_logits_are_rows_of_the_full_logits() -> None:
-    model, layout = build(), TreeLayout((5, 2), ((3, 2), (4,)))
+    model, layout = scored_backbone(), TreeLayout((5, 2), ((3, 2), (4,)))
     tokens_T = torch.arange(layout.n_tokens)
     everything = label_logits(
         model, tokens_T, layout.positions(), layout, torch.arange(layout.n_tokens)
@@ -43,14 +26,18 @@ def test_label_logits_are_rows_of_the_full_logits() -> None:
 def test_label_logits_are_fp32_when_the_model_is_bf16() -> None:
     layout = TreeLayout((5,), ((3, 2),))
     logits = label_logits(
-        build(torch.bfloat16), torch.arange(10), layout.positions(), layout, torch.tensor([9])
+        scored_backbone(torch.bfloat16),
+        torch.arange(10),
+        layout.positions(),
+        layout,
+        torch.tensor([9]),
     )
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float()), "rounded to bf16 on the way"
 
 
 def test_a_half_precision_head_is_refused() -> None:
-    model, layout = build(torch.bfloat16), TreeLayout((5,), ((3, 2),))
+    model, layout = scored_backbone(torch.bfloat16), TreeLayout((5,), ((3, 2),))
     model.lm_head.__class__ = torch.nn.Linear
     with pytest.raises(ValueError, match=r"logits in torch\.bfloat16; scores need an fp32 head"):
         label_logits(model, torch.arange(10), layout.positions(), layout, torch.tensor([9]))

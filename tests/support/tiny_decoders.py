@@ -10,6 +10,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from modeling.backbone import build_backbone
+from modeling.shape import ModelShape
 from modeling.tree_attention import register
 from modeling.tree_layout import TreeLayout
 
@@ -33,6 +35,9 @@ CONFIGS = {
 FOREST = TreeLayout((7, 0, 3, 5, 2, 0), ((3, 9, 2, 1), (4, 2), (), (6,), (11, 1, 30), (5,)))
 
 
+SCORED_VOCABULARY = 53
+
+
 def build(name: str, implementation: str = "brewhouse_tree") -> PreTrainedModel:
     register()
     config = CONFIGS[name]()
@@ -42,6 +47,21 @@ def build(name: str, implementation: str = "brewhouse_tree") -> PreTrainedModel:
         torch.manual_seed(3)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
     return model.eval()
+
+
+def scored_backbone(dtype: torch.dtype = torch.float32, tied: bool = True) -> PreTrainedModel:
+    """A backbone of ours whose logits lie far enough apart for a wrong score to show."""
+    shape = ModelShape(
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        initializer_range=0.3,
+        tie_word_embeddings=tied,
+    )
+    return build_backbone(shape, vocab_size=SCORED_VOCABULARY, seed=1).to(dtype).eval()
 
 
 def random_tokens(layout: TreeLayout, seed: int = 0) -> torch.Tensor:

@@ -324,6 +324,15 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
         ({"overwrite_output_dir": True, "resume_from_checkpoint": True}, "removes the run that"),
         ({"profile_steps": (3, 3)}, "profile_steps=[3, 3] is no range of steps within"),
         ({"profile_steps": (3, 101)}, "within max_steps=100"),
+        ({"window_forgetting": 0.5}, "mixture.history_window is not set"),
+        (
+            {
+                "window_forgetting": 0.5,
+                "mixture": MixtureConfig(history_window=4),
+                "gradient_checkpointing": True,
+            },
+            "which gradient_checkpointing would compute again without it",
+        ),
     ],
 )
 def test_combinations_that_cannot_work(

@@ -1,7 +1,6 @@
 """The stream of micro-batches: shares of a step, dealt by cost, by threads and by processes."""
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_plugins import ODD_ROW
 
 from data_pipeline.balance import Cost
 from data_pipeline.errors import DataError
@@ -312,40 +312,25 @@ def test_errors_of_a_process_arrive_whole(tiny_store: TokenStore, tmp_path: Path
     assert "open_stores" in caught.value.__notes__[0]  # where over there
 
 
-PLUGIN = """
-from data_pipeline.tasks import Task, register_task
-from data_pipeline.tree import Question
-
-
-class OddRow(Task):
-    name = "odd_row"
-    code = "X01"
-    family = "mine"
-    metric = "auc"
-    instructions = ("Is the row odd?",)
-    held_out_instructions = ("Odd?",)
-
-    def ask(self, view, subject):
-        return Question(label=subject % 2, n_choices=2)
-
-
-register_task(OddRow())
-"""
-
-
 def test_a_process_knows_the_tasks_of_plugins(tiny_store: TokenStore, tmp_path: Path) -> None:
     plugin = tmp_path / "odd_row.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(ODD_ROW)
     own = MixtureConfig(tasks={"odd_row": 1.0}, targets_per_tree=3, history_events=4)
     with processes(recipe(tiny_store, mixture=own, plugins=(str(plugin),)), 1) as (stream, _):
         assert stream.take(0).batches[0].targets_K[0] > 0
 
 
 ORPHANER = """
-import os, pickle, signal, sys
+import os, signal, sys
+from data_pipeline.mixture_config import MixtureConfig
+from train.assembly import Recipe
 from train.assembly_process import AssemblyProcess
 
-process = AssemblyProcess(pickle.loads(bytes.fromhex(sys.argv[1])))
+recipe = Recipe(
+    stores=(sys.argv[1],), mixture=MixtureConfig(), seed=1, plugins=(), layout="L2",
+    context_length=None,
+)
+process = AssemblyProcess(recipe)
 process.measure(0, [0, 1])
 print(process._process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -353,9 +338,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_does_not_outlive_a_killed_run(tiny_store: TokenStore) -> None:
-    argument = pickle.dumps(recipe(tiny_store)).hex()
     done = subprocess.run(
-        [sys.executable, "-c", ORPHANER, argument], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", ORPHANER, str(tiny_store.folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     assert gone(int(done.stdout))
