@@ -43,16 +43,22 @@ class Peer:
         file.write_text(json.dumps({**settings, "threads": threads}))
         self._script, self._python = script, python
         self._log = scratch / "log.txt"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [str(python), str(SCRIPTS / script), str(file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=scratch,
-                env=_own_environment(threads),
-            )
+        try:
+            with self._log.open("w") as log:
+                self._process = subprocess.Popen(
+                    [str(python), str(SCRIPTS / script), str(file)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    cwd=scratch,
+                    env=_own_environment(threads),
+                )
+        except (FileNotFoundError, PermissionError) as error:
+            raise PeerError(
+                f"{python} cannot be started ({error.strerror}): give the python of the "
+                f"environment in which the other library is installed, such as ENV/bin/python"
+            ) from error
         self.ready: dict[str, Any] = self._read()
         """What the script said of itself: versions and settings."""
 

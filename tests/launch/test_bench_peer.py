@@ -60,3 +60,8 @@ def test_a_script_that_does_not_start_is_an_error(script: str, tmp_path: Path) -
     (tmp_path / script).write_text("import no_such_library")
     with pytest.raises(PeerError, match="no_such_library"):
         Peer(Path(sys.executable), script, {}, tmp_path / "scratch")
+
+
+def test_a_python_that_is_not_there_is_named(script: str, tmp_path: Path) -> None:
+    with pytest.raises(PeerError, match=r"nowhere/python cannot be started .*ENV/bin/python"):
+        Peer(tmp_path / "nowhere/python", script, {}, tmp_path / "scratch")
