@@ -167,6 +167,12 @@ def check_architecture(config: PreTrainedConfig) -> None:
         )
 
 
+def without_adapters(model: nn.Module) -> Any:
+    """The causal LM inside of peft's wrapper, its adapted layers included; or the model itself."""
+    causal: Any = model
+    return causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+
+
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count weights, whole ones even where ZeRO-3 has left this process a part."""
     sizes = [(int(getattr(p, "ds_numel", p.numel())), p.requires_grad) for p in model.parameters()]

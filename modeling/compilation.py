@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from modeling.backbone import without_adapters
 from modeling.tree_attention import TREE_ATTENTION, tree_attention
 
 
@@ -21,9 +22,7 @@ def compile_layers(model: nn.Module) -> None:
     """
     eager: Any = torch.compiler.disable(tree_attention)  # type: ignore[no-untyped-call]
     AttentionInterface.register(TREE_ATTENTION, eager)
-    causal: Any = model
-    if hasattr(causal, "get_base_model"):  # peft: the layers sit inside this model
-        causal = causal.get_base_model()
+    causal = without_adapters(model)
     layers = set(causal._no_split_modules or ())  # transformers' name for what a layer's class is
     for module in causal.modules():
         if type(module).__name__ in layers:

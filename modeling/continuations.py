@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from modeling import label_scores
+from modeling.backbone import without_adapters
 from modeling.label_scores import check_layout_used, label_logits, log_sum_exp
 from modeling.tree_layout import TreeLayout
 from modeling.trunk_cache import TrunkCache
@@ -180,9 +181,7 @@ def _picked_log_probabilities(
 
 def _body_and_head(model: torch.nn.Module) -> tuple[Body, torch.nn.Module]:
     """The decoder without its head, and the head, so that logits can be made in chunks."""
-    causal: Any = model
-    if hasattr(causal, "get_base_model"):  # peft: LoRA layers sit inside this model
-        causal = causal.get_base_model()
+    causal = without_adapters(model)
     decoder = causal.base_model
     device = next(causal.parameters()).device
 

@@ -7,11 +7,11 @@ dtype, where scores need an fp32 head, and has neither weights of labels nor the
 """
 
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import nn
 
+from modeling.backbone import without_adapters
 from modeling.label_scores import label_logits
 from modeling.tree_layout import TreeLayout
 
@@ -39,9 +39,7 @@ def use_liger_kernels(model: nn.Module) -> bool:
     """
     from liger_kernel.transformers import monkey_patch
 
-    causal: Any = model
-    if hasattr(causal, "get_base_model"):  # peft: the layers sit inside this model
-        causal = causal.get_base_model()
+    causal = without_adapters(model)
     if causal.config.model_type not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
         return False
     before_MV = _some_logits(model)
